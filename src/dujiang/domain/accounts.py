@@ -1,0 +1,58 @@
+"""Who pays: an account, its keys, and how a key is recognised without being shown."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An access key and its secret. Neither is ever printed."""
+
+    access: str = field(repr=False)
+    secret: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the key in the database, logs and errors without telling it (96 bits of SHA-256)."""
+        return hashlib.sha256(self.access.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A paying customer at the vendor. Its keys share one quota; the first is used for new work."""
+
+    name: str
+    keys: tuple[Key, ...]
+    models: tuple[str, ...] = ()
+    """Models that it may use; empty means all."""
+    concurrency: str | None = None
+    """The account's own limit (`fixed:3`); None means the general setting."""
+
+    def serves(self, model: str) -> bool:
+        """Whether this account may be asked for `model`."""
+        return not self.models or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What shares one concurrency limit at the vendor: an endpoint, an account and a product."""
+
+    id: int
+    endpoint: str
+    account_id: int
+    account: str
+    req_key: str
+
+
+def shared_keys(accounts: Sequence[Account]) -> list[tuple[str, str]]:
+    """Pairs of names that claim one access key: two entries with one key are an error, not two quotas."""
+    owner: dict[str, str] = {}
+    clashes: list[tuple[str, str]] = []
+    for account in accounts:
+        for key in account.keys:
+            first = owner.setdefault(key.fingerprint, account.name)
+            if first != account.name:
+                clashes.append((first, account.name))
+    return clashes

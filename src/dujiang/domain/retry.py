@@ -1,0 +1,140 @@
+"""What follows from an error: a lookup, told once. Pure: an error and a task in, a verdict out.
+
+A verdict is the event to record and, where something else than the task is at fault, who has to rest for it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dujiang.domain import errors
+from dujiang.domain.lifecycle import (
+    Blocked,
+    Cancelled,
+    Decider,
+    Event,
+    Failed,
+    LinkRefused,
+    OutputRefused,
+    Postponed,
+    Unanswered,
+    Vanished,
+)
+from dujiang.domain.rests import RestOrder, RestRule, Subject
+from dujiang.domain.task import Task
+
+FRESH_SUBMITS: Final = 2
+LINK_CHECKS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """Who rests for how long after what, in real seconds (already scaled).
+
+    The waits between the tries of a task against a dead endpoint are the endpoint's first rests: were they the task's
+    own, ten thousand waiting tasks would knock on a closed door one after the other.
+    """
+
+    lane: RestRule
+    pace: RestRule
+    endpoint: RestRule
+    account: RestRule
+
+    @classmethod
+    def classic(
+        cls, scale: float = 1.0, *, tries: int = 3, base_s: float = 2.0, longest_s: float = 10.0
+    ) -> "RetryRules":
+        """The figures that users of this vendor know: 2 → 4 → 8 s, at most 10; then an endpoint rests 10 … 120 s."""
+        waits = tuple(min(longest_s, base_s * 2.0**n) * scale for n in range(tries))
+        return cls(
+            lane=RestRule(base_s * scale, longest_s * scale),
+            pace=RestRule(1 * scale, 2 * scale),
+            endpoint=RestRule(10 * scale, 120 * scale, waits),
+            account=RestRule(30 * scale, 600 * scale),  # probed now and then: a key is seldom mended within seconds
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The event that follows, and who rests."""
+
+    event: Event
+    rest: RestOrder | None = None
+
+
+def after_submit(error: errors.ProviderError, task: Task, rules: RetryRules, *, slot_for_s: float) -> Verdict:
+    """What follows when a submit did not bring a job id.
+
+    `slot_for_s`: how long the slot stays taken if nobody can know whether the submit arrived.
+    """
+    attempt = task.attempt
+    assert attempt is not None, "a submit has an attempt"
+    text = error.message
+    match error:
+        case errors.LaneFull():
+            rest = RestOrder(Subject.LANE, str(attempt.lane_id), "slot", error.vendor_code or "", rules.lane)
+            return Verdict(Postponed(error.code, text), rest)
+        case errors.TooFast():
+            rest = RestOrder(Subject.PACE, str(attempt.account_id), "qps", error.vendor_code or "", rules.pace)
+            return Verdict(Postponed(error.code, text), rest)
+        case errors.AccountRefused() if error.why == "model":
+            rest = RestOrder(Subject.LANE, str(attempt.lane_id), "account", f"model: {text}", rules.account)
+            return Verdict(Postponed(error.code, text), rest)
+        case errors.AccountRefused():
+            rest = RestOrder(Subject.ACCOUNT, str(attempt.account_id), "account", f"{error.why}: {text}", rules.account)
+            return Verdict(Postponed(error.code, text), rest)
+        case errors.EndpointDown():
+            rest = RestOrder(Subject.ENDPOINT, attempt.endpoint, "network", text, rules.endpoint)
+            tries_left = task.tries < len(rules.endpoint.tries)
+            return Verdict(Postponed(error.code, text, used_try=tries_left, tries_over=not tries_left), rest)
+        case errors.LinkUnreachable() if task.request.references and task.link_checks < LINK_CHECKS:
+            return Verdict(LinkRefused(text))
+        case errors.ContentBlocked():
+            return Verdict(Blocked(error.vendor_code or error.code, text))
+        case errors.OutputBlocked() if task.fresh_submits < FRESH_SUBMITS:
+            # As the answer to a submit it is proof of no charge like any other: no run came of it, a fresh one may.
+            return Verdict(Postponed(error.vendor_code or error.code, text, fresh=True))
+        case errors.OutputBlocked():
+            return Verdict(Blocked(error.vendor_code or error.code, text))
+        case errors.ProvenUncharged():
+            return Verdict(Failed(error.vendor_code or error.code, text))
+        case _:
+            return Verdict(Unanswered(error.vendor_code or error.code, text, slot_for_s))
+
+
+def after_look(error: errors.ProviderError, task: Task) -> Event | None:
+    """What follows when a poll says that the job ended badly; None if it says nothing and polling goes on."""
+    code, text = error.vendor_code or error.code, error.message
+    match error:
+        case errors.ContentBlocked():
+            return Blocked(code, text)
+        case errors.OutputBlocked():
+            return OutputRefused(code, text) if task.fresh_submits < FRESH_SUBMITS else Blocked(code, text)
+        case errors.RequestRefused() | errors.LinkUnreachable():
+            return Failed(code, text)
+        case errors.RecordGone():
+            return Vanished(code, text)
+        case errors.JobCancelled():
+            by = Decider.PERSON if task.cancel_requested else Decider.VENDOR
+            return Cancelled(by)
+        case _:
+            return None
+
+
+class LookHistory:
+    """Answers that end a job only if they stay the same: counts how often and how long one has been given."""
+
+    def __init__(self) -> None:
+        self._answer: str | None = None
+        self._since = 0.0
+        self._times = 0
+
+    def ends(self, error: errors.Undecided, elapsed_s: float, *, scale: float = 1.0) -> bool:
+        """Whether `error`, seen at `elapsed_s` (monotonic), has now stayed long enough to end the job."""
+        if error.vendor_code != self._answer:
+            self._answer, self._since, self._times = error.vendor_code, elapsed_s, 0
+        self._times += 1
+        return self._times >= error.polls and elapsed_s - self._since >= error.for_s * scale
+
+    def clear(self) -> None:
+        """Another answer came between."""
+        self._answer = None

@@ -1,0 +1,169 @@
+"""Admission's transaction: permit first, then task.
+
+For each lane on offer: limit − slots in use, less whatever rests; then that many tasks from the head of the line, each
+with its attempt. The count is over attempt rows, so it is exact across every worker, and a crash frees nothing that
+still runs at the vendor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from dujiang.domain.lifecycle import Claimed, PreparationStarted, State
+from dujiang.domain.rests import Rest, Subject
+from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
+from dujiang.engines.sql.records import note, record, subjects
+from dujiang.engines.sql.rows import TASK_ROWS, rest_of, task_of
+from dujiang.engines.sql.schema import attempts, batches, lanes, rests, tasks
+from dujiang.ports import Offer, Turn, Worker
+
+_SLOTS: Final = sa.select(sa.func.count()).where(
+    attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now")
+)
+_LOOKING: Final = sa.select(sa.func.count()).where(
+    attempts.c.lane_id == sa.bindparam("lane"),
+    attempts.c.slot_until > sa.bindparam("now"),
+    attempts.c.outcome == Outcome.OPEN.value,
+)
+_HEAD: Final = (
+    TASK_ROWS.where(
+        tasks.c.batch_id == sa.bindparam("batch"),
+        tasks.c.state == State.READY.value,
+        tasks.c.req_key == sa.bindparam("req_key"),
+    )
+    .order_by(tasks.c.priority.desc(), tasks.c.position)
+    .limit(sa.bindparam("at_most"))
+)
+_CLAIM: Final = (
+    sa.update(tasks)
+    .where(tasks.c.id == sa.bindparam("task_id"), tasks.c.version == sa.bindparam("held_version"))
+    .values(
+        state=State.SUBMITTING.value,
+        version=tasks.c.version + 1,
+        owner=sa.bindparam("worker"),
+        attempt=sa.bindparam("number"),
+        updated_at=sa.bindparam("now"),
+    )
+)
+_ATTEMPT: Final = sa.insert(attempts)
+_RESTS: Final = sa.select(rests)
+_NEXT_SLOT: Final = sa.select(sa.func.min(attempts.c.slot_until)).where(
+    attempts.c.lane_id == sa.bindparam("lane"),
+    attempts.c.slot_until > sa.bindparam("now"),
+    attempts.c.slot_until < HELD_UNTIL_TOLD,
+)
+_PAUSED: Final = sa.select(batches.c.paused).where(batches.c.id == sa.bindparam("batch"))
+
+
+def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], batch_id: str, now: float) -> Turn:
+    """One turn: the tasks that got a slot, and when something that stands in the way ends by itself."""
+    if connection.execute(_PAUSED, {"batch": batch_id}).scalar():
+        return Turn([], None)
+    resting = [rest_of(row) for row in connection.execute(_RESTS).mappings()]
+    claimed: list[Task] = []
+    due: list[float] = []
+    for offer in offers:
+        wanted, looking = _room(connection, offer, resting, now, due)
+        if not wanted:
+            continue
+        rows = connection.execute(
+            _HEAD, {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": wanted}
+        ).mappings()
+        claimed += [_take(connection, task_of(row), offer, worker, now, looking=looking) for row in rows.all()]
+    return Turn(claimed, min(due) if due else None)
+
+
+def _room(
+    connection: sa.Connection, offer: Offer, resting: Sequence[Rest], now: float, due: list[float]
+) -> tuple[int, bool]:
+    """How many tasks the lane may take now, and whether they look for something that rested."""
+    lane = offer.lane
+    in_use = connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
+    free = min(offer.limit.free(in_use), offer.at_most)
+    if not free:
+        next_end = connection.execute(_NEXT_SLOT, {"lane": lane.id, "now": now}).scalar()
+        due += [next_end - now] if next_end is not None else []
+        return 0, False
+    names = set(subjects(lane.id, lane.account_id, lane.endpoint)) | {(Subject.DISK, "*")}
+    in_the_way = [rest for rest in resting if (rest.subject, rest.key) in names]
+    remaining = max((rest.remaining_s(now) for rest in in_the_way), default=0.0)
+    if remaining:
+        due.append(remaining)
+        return 0, False
+    if not in_the_way:
+        return free, False
+    if any(_somebody_looks(connection, rest, lane.id, now) for rest in in_the_way):
+        return 0, False
+    return 1, True
+
+
+def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: float) -> bool:
+    """Whether a submit is on its way already that will tell whether `rest` goes on."""
+    if rest.subject is Subject.LANE:
+        return bool(connection.execute(_LOOKING, {"lane": lane_id, "now": now}).scalar_one())
+    condition = {
+        Subject.ENDPOINT: lanes.c.endpoint == rest.key,
+        Subject.DISK: sa.true(),
+    }.get(rest.subject, sa.cast(lanes.c.account_id, sa.Text) == rest.key)
+    found = (
+        sa.select(attempts.c.task_id)
+        .join(lanes, lanes.c.id == attempts.c.lane_id)
+        .where(condition, attempts.c.slot_until > now, attempts.c.outcome == Outcome.OPEN.value)
+        .limit(1)
+    )
+    return connection.execute(found).first() is not None
+
+
+def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, now: float, *, looking: bool) -> Task:
+    number = (task.attempt.number if task.attempt else 0) + 1
+    moved = after(task, Claimed(number, offer.lane.id))
+    connection.execute(
+        _CLAIM,
+        {"task_id": task.id, "held_version": task.version, "worker": worker.id, "number": number, "now": now},
+    )
+    connection.execute(_ATTEMPT, _attempt_row(task, number, offer, worker, now, looking=looking))
+    lane = offer.lane
+    attempt = Attempt(
+        number=number,
+        lane_id=lane.id,
+        account_id=lane.account_id,
+        account=lane.account,
+        endpoint=lane.endpoint,
+        req_key=lane.req_key,
+        key_fingerprint=offer.key_fingerprint,
+        sent_at=now,
+        looking=looking,
+    )
+    moved = replace(moved, attempt=attempt)
+    note(connection, moved, Claimed(number, lane.id), now)
+    return moved
+
+
+def _attempt_row(task: Task, number: int, offer: Offer, worker: Worker, now: float, *, looking: bool) -> dict[str, Any]:
+    return {
+        "task_id": task.id,
+        "number": number,
+        "lane_id": offer.lane.id,
+        "key_fingerprint": offer.key_fingerprint,
+        "worker": worker.id,
+        "looking": looking,
+        "sent_at": now,
+        "slot_until": HELD_UNTIL_TOLD,
+        "slot_for_s": 0.0,
+        "outcome": Outcome.OPEN.value,
+        "images": task.request.images,
+    }
+
+
+def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, at_most: int, now: float) -> list[Task]:
+    """Queued tasks whose references are to be published, from the head of the line."""
+    if connection.execute(_PAUSED, {"batch": batch_id}).scalar():
+        return []
+    rows = connection.execute(
+        TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state == State.QUEUED.value)
+        .order_by(tasks.c.priority.desc(), tasks.c.position)
+        .limit(at_most)
+    ).mappings()
+    return [record(connection, task_of(row), PreparationStarted(), now=now, owner=worker.id) for row in rows.all()]

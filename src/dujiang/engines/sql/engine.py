@@ -1,0 +1,275 @@
+"""`SqlEngine`: the engine port on SQL. Writes go through the one writer, reads through a pool in threads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
+
+from dujiang.domain.accounts import Account, Lane
+from dujiang.domain.batch import Batch
+from dujiang.domain.errors import StaleTask
+from dujiang.domain.lifecycle import FINAL, Event, Orphaned, State
+from dujiang.domain.limits import FixedLimit
+from dujiang.domain.rests import Rest, RestOrder, Subject
+from dujiang.domain.run_times import REMEMBERED
+from dujiang.domain.task import HELD_UNTIL_TOLD, Outcome, Task
+from dujiang.engines.sql import batches as batch_changes
+from dujiang.engines.sql import claims, lanes, records
+from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
+from dujiang.engines.sql.schema import HELD_STATES, attempts, batches, rests, tasks, workers
+from dujiang.engines.sql.writer import Writer
+from dujiang.ports import Added, Clock, LaneUse, NewTask, Offer, Turn, Worker
+
+T = TypeVar("T")
+
+PAGE: Final = 500
+
+
+class SqlEngine:
+    """Tasks in a SQL database. See `ports.Engine` for what each method promises."""
+
+    def __init__(self, database: sa.Engine, clock: Clock) -> None:
+        self.database = database
+        self._clock = clock
+        self._writer = Writer(database)
+        self._seen_version: int | None = None
+
+    # -- batches and rows
+
+    async def open_batch(self, batch: Batch) -> Batch:
+        """See `ports.Engine`."""
+        return await self._change(lambda connection, now: batch_changes.open_batch(connection, batch, now))
+
+    async def batch(self, batch_id: str) -> Batch | None:
+        """See `ports.Engine`."""
+        query = sa.select(batches).where(batches.c.id == batch_id)
+        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
+        return batch_of(rows[0]) if rows else None
+
+    async def enqueue(self, batch_id: str, rows: Sequence[NewTask]) -> Added:
+        """See `ports.Engine`."""
+        return await self._change(lambda connection, now: batch_changes.enqueue(connection, batch_id, rows, now))
+
+    async def retry(self, task_ids: Sequence[int], *, again: bool = False) -> list[int]:
+        """See `ports.Engine`."""
+        return await self._change(lambda connection, now: batch_changes.retry(connection, task_ids, now, again=again))
+
+    async def pause(self, batch_id: str, *, paused: bool) -> None:
+        """See `ports.Engine`."""
+        statement = sa.update(batches).where(batches.c.id == batch_id).values(paused=paused)
+        await self._change(lambda connection, _: connection.execute(statement))
+
+    async def cancel(self, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> Mapping[str, int]:
+        """See `ports.Engine`."""
+        return await self._change(
+            lambda connection, now: batch_changes.cancel(connection, now, batch_id=batch_id, task_ids=task_ids)
+        )
+
+    async def counts(self, batch_id: str) -> Mapping[State, int]:
+        """See `ports.Engine`."""
+        return await self._read(lambda connection: batch_changes.counts(connection, batch_id))
+
+    # -- lanes and rests
+
+    async def lane(self, endpoint: str, account: Account, req_key: str) -> Lane:
+        """See `ports.Engine`."""
+        return await self._change(lambda connection, _: lanes.lane(connection, endpoint, account, req_key))
+
+    async def set_limit(self, lane: Lane, limit: FixedLimit) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, _: lanes.set_limit(connection, lane, limit))
+
+    async def lanes(self) -> list[LaneUse]:
+        """See `ports.Engine`."""
+        now = self._clock.now()
+        return await self._read(lambda connection: lanes.use(connection, now))
+
+    async def run_times(self, lane_id: int) -> list[float]:
+        """See `ports.Engine`."""
+        query = (
+            sa.select(attempts.c.run_s)
+            .where(attempts.c.lane_id == lane_id, attempts.c.run_s.is_not(None))
+            .order_by(attempts.c.ended_at.desc())
+            .limit(REMEMBERED)
+        )
+        found = await self._read(lambda connection: connection.execute(query).scalars().all())
+        return [float(run_s) for run_s in reversed(found) if run_s is not None]
+
+    async def rests(self) -> list[Rest]:
+        """See `ports.Engine`."""
+        rows = await self._read(lambda connection: connection.execute(sa.select(rests)).mappings().all())
+        return [rest_of(row) for row in rows]
+
+    async def rest(self, order: RestOrder) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, now: records.rest(connection, order, now))
+
+    async def end_rest(self, subject: Subject, key: str) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, _: records.end_rest(connection, subject, key))
+
+    # -- work
+
+    async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
+        """See `ports.Engine`."""
+        return await self._change(lambda connection, now: claims.claim(connection, worker, offers, batch_id, now))
+
+    async def claim_preparation(self, worker: Worker, batch_id: str, at_most: int) -> list[Task]:
+        """See `ports.Engine`."""
+        return await self._change(
+            lambda connection, now: claims.claim_preparation(connection, worker, batch_id, at_most, now)
+        )
+
+    async def record(
+        self, task: Task, event: Event, rest: RestOrder | None = None, worker: Worker | None = None
+    ) -> Task:
+        """See `ports.Engine`."""
+        owner = worker.id if worker else None
+        return await self._change(
+            lambda connection, now: records.record(connection, task, event, now=now, owner=owner, order=rest)
+        )
+
+    async def hold_slot(self, task: Task, for_s: float | None) -> None:
+        """See `ports.Engine`."""
+        if task.attempt is None:
+            return
+        number = task.attempt.number
+
+        def change(connection: sa.Connection, now: float) -> None:
+            until = HELD_UNTIL_TOLD if for_s is None else now + for_s
+            connection.execute(
+                sa.update(attempts)
+                .where(
+                    attempts.c.task_id == task.id,
+                    attempts.c.number == number,
+                    attempts.c.outcome == Outcome.RUNNING.value,
+                )
+                .values(slot_until=until, slot_for_s=for_s or 0.0)
+            )
+
+        await self._change(change)
+
+    async def task(self, task_id: int) -> Task | None:
+        """See `ports.Engine`."""
+        found = await self._tasks(TASK_ROWS.where(tasks.c.id == task_id))
+        return found[0] if found else None
+
+    async def doubts(self, batch_id: str) -> list[Task]:
+        """See `ports.Engine`."""
+        return await self._tasks(
+            TASK_ROWS.where(
+                tasks.c.batch_id == batch_id, tasks.c.state == State.IN_DOUBT.value, tasks.c.newest
+            ).order_by(tasks.c.position)
+        )
+
+    async def cancel_requests(self, worker: Worker) -> list[int]:
+        """See `ports.Engine`."""
+        query = sa.select(tasks.c.id).where(
+            tasks.c.owner == worker.id, tasks.c.state.in_(HELD_STATES), tasks.c.cancel_requested
+        )
+        return list(await self._read(lambda connection: connection.execute(query).scalars().all()))
+
+    async def finished(self, batch_id: str) -> AsyncIterator[Task]:
+        """See `ports.Engine`."""
+        final = [state.value for state in FINAL]
+        position, last_id = -1, -1
+        while True:
+            page = await self._tasks(
+                TASK_ROWS.where(
+                    tasks.c.batch_id == batch_id,
+                    tasks.c.newest,
+                    sa.tuple_(tasks.c.position, tasks.c.id) > sa.tuple_(sa.literal(position), sa.literal(last_id)),
+                    tasks.c.state.in_(final),
+                )
+                .order_by(tasks.c.position, tasks.c.id)
+                .limit(PAGE)
+            )
+            for task in page:
+                yield task
+            if len(page) < PAGE:
+                return
+            position, last_id = page[-1].position, page[-1].id
+
+    # -- workers
+
+    async def register(self, worker: Worker) -> None:
+        """See `ports.Engine`."""
+        values = {
+            "id": worker.id,
+            "machine": worker.machine,
+            "pid": worker.pid,
+            "started_at": worker.started_at,
+        }
+        await self._change(lambda connection, _: connection.execute(sa.insert(workers).values(**values)))
+
+    async def unregister(self, worker: Worker) -> None:
+        """See `ports.Engine`."""
+        await self._change(
+            lambda connection, now: connection.execute(
+                sa.update(workers).where(workers.c.id == worker.id).values(ended_at=now)
+            )
+        )
+
+    async def workers(self) -> list[Worker]:
+        """See `ports.Engine`."""
+        holding = sa.select(tasks.c.owner).where(tasks.c.state.in_(HELD_STATES), tasks.c.owner.is_not(None))
+        query = sa.select(workers).where(sa.or_(workers.c.ended_at.is_(None), workers.c.id.in_(holding)))
+        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
+        return [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
+
+    async def adopt(self, worker: Worker, gone: Worker | None, slot_for_s: Callable[[int], float]) -> list[Task]:
+        """See `ports.Engine`."""
+
+        def change(connection: sa.Connection, now: float) -> list[Task]:
+            held = tasks.c.owner.is_(None) if gone is None else tasks.c.owner == gone.id
+            rows = connection.execute(TASK_ROWS.where(held, tasks.c.state.in_(HELD_STATES))).mappings().all()
+            adopted: list[Task] = []
+            for row in rows:
+                task = task_of(row)
+                lasts_s = slot_for_s(task.attempt.lane_id) if task.attempt else 0.0
+                event = Orphaned(gone.id if gone else "", lasts_s)
+                adopted.append(records.record(connection, task, event, now=now, owner=worker.id))
+            if gone is not None:
+                connection.execute(sa.update(workers).where(workers.c.id == gone.id).values(ended_at=now))
+            return adopted
+
+        try:
+            return await self._change(change)
+        except StaleTask:
+            return []  # somebody else was faster; what is left is found at the next look
+
+    async def shorten_waits(self) -> None:
+        """After the clock went back: no stored wait is honoured longer than its length from now."""
+        await self._change(lanes.shorten_waits)
+
+    async def changed_elsewhere(self) -> bool:
+        """See `ports.Engine`."""
+
+        def change(connection: sa.Connection) -> bool:
+            version = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+            seen, self._seen_version = self._seen_version, version
+            return bool(seen is not None and seen != version)
+
+        return await self._writer.do(change)
+
+    async def aclose(self) -> None:
+        """See `ports.Engine`."""
+        await asyncio.to_thread(self._writer.close)
+        self.database.dispose()
+
+    # -- how
+
+    async def _change(self, change: Callable[[sa.Connection, float], T]) -> T:
+        return await self._writer.do(lambda connection: change(connection, self._clock.now()))
+
+    async def _read(self, read: Callable[[sa.Connection], T]) -> T:
+        def run() -> T:
+            with self.database.connect().execution_options(reading=True) as connection:
+                return read(connection)
+
+        return await asyncio.to_thread(run)
+
+    async def _tasks(self, query: sa.Select[tuple[object, ...]]) -> list[Task]:
+        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
+        return [task_of(row) for row in rows]

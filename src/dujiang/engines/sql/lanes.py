@@ -1,0 +1,94 @@
+"""Lanes and the accounts they belong to."""
+
+import json
+
+import sqlalchemy as sa
+
+from dujiang.domain.accounts import Account, Lane
+from dujiang.domain.limits import FixedLimit
+from dujiang.domain.task import HELD_UNTIL_TOLD
+from dujiang.engines.sql.rows import dumped
+from dujiang.engines.sql.schema import accounts, attempts, lanes, rests
+from dujiang.ports import LaneUse
+
+
+def lane(connection: sa.Connection, endpoint: str, account: Account, req_key: str) -> Lane:
+    """The lane of these three, made if it is new."""
+    account_id = _account_id(connection, account)
+    this = sa.and_(lanes.c.endpoint == endpoint, lanes.c.account_id == account_id, lanes.c.req_key == req_key)
+    lane_id = connection.execute(sa.select(lanes.c.id).where(this)).scalar()
+    if lane_id is None:
+        made = connection.execute(sa.insert(lanes).values(endpoint=endpoint, account_id=account_id, req_key=req_key))
+        assert made.inserted_primary_key is not None
+        lane_id = int(made.inserted_primary_key[0])
+    return Lane(lane_id, endpoint, account_id, account.name, req_key)
+
+
+def _account_id(connection: sa.Connection, account: Account) -> int:
+    """Known by any of its keys, or else by its name: a configured account that shares a key is that one, renamed."""
+    mine = {key.fingerprint for key in account.keys}
+    stored = connection.execute(sa.select(accounts)).mappings().all()
+    by_key = [row for row in stored if mine & set(json.loads(row["fingerprints"]))]
+    by_name = [row for row in stored if row["name"] == account.name]
+    found = next(iter([*by_key, *by_name]), None)
+    if found is None:
+        made = connection.execute(sa.insert(accounts).values(name=account.name, fingerprints=dumped(sorted(mine))))
+        assert made.inserted_primary_key is not None
+        return int(made.inserted_primary_key[0])
+    known = mine | set(json.loads(found["fingerprints"]))
+    taken = any(row["id"] != found["id"] for row in by_name)  # another account has this name: the old one is kept
+    name = found["name"] if taken else account.name
+    if name != found["name"] or dumped(sorted(known)) != found["fingerprints"]:
+        connection.execute(
+            sa.update(accounts)
+            .where(accounts.c.id == found["id"])
+            .values(name=name, fingerprints=dumped(sorted(known)))
+        )
+    return int(found["id"])
+
+
+def set_limit(connection: sa.Connection, lane: Lane, limit: FixedLimit) -> None:
+    """The lane's limit for everybody, until it is set again."""
+    connection.execute(sa.update(lanes).where(lanes.c.id == lane.id).values(limit=str(limit)))
+
+
+def use(connection: sa.Connection, now: float) -> list[LaneUse]:
+    """Every lane with its own limit, slots in use, and the next slot that ends by time."""
+    held = attempts.c.slot_until > now
+    query = (
+        sa.select(
+            lanes,
+            accounts.c.name.label("account"),
+            sa.func.count(attempts.c.task_id).label("in_use"),
+            sa.func.min(attempts.c.slot_until).label("next_end"),
+        )
+        .select_from(lanes)
+        .join(accounts, accounts.c.id == lanes.c.account_id)
+        .outerjoin(attempts, sa.and_(attempts.c.lane_id == lanes.c.id, held))
+        .group_by(lanes.c.id, accounts.c.name)
+        .order_by(lanes.c.id)
+    )
+    return [
+        LaneUse(
+            lane=Lane(row["id"], row["endpoint"], row["account_id"], row["account"], row["req_key"]),
+            limit=FixedLimit.parse(row["limit"]) if row["limit"] else None,
+            in_use=row["in_use"],
+            next_end=row["next_end"] if row["next_end"] not in {None, HELD_UNTIL_TOLD} else None,
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def shorten_waits(connection: sa.Connection, now: float) -> None:
+    """No stored wait is honoured longer than its length from now."""
+    connection.execute(
+        sa.update(attempts)
+        .where(
+            attempts.c.slot_until < HELD_UNTIL_TOLD,
+            attempts.c.slot_until > now + attempts.c.slot_for_s,
+        )
+        .values(slot_until=now + attempts.c.slot_for_s)
+    )
+    connection.execute(
+        sa.update(rests).where(rests.c.until > now + rests.c.length_s).values(until=now + rests.c.length_s)
+    )

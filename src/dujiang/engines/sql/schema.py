@@ -1,0 +1,173 @@
+"""The tables. A change here comes with a migration in `engines/migrations/versions` (a test compares the two).
+
+Times are seconds since the epoch (UTC). Structured values are JSON text: nothing queries inside them.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from dujiang.domain.lifecycle import HELD
+
+METADATA: Final = sa.MetaData()
+
+# The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
+REVISION: Final = "0001"
+
+batches: Final = sa.Table(
+    "batches",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("out", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("on_doubt", sa.Text, nullable=False),
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("out", "name", name="uq_batches_place"),
+)
+
+tasks: Final = sa.Table(
+    "tasks",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id"), nullable=False),
+    sa.Column("row", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("req_key", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("newest", sa.Boolean, nullable=False),  # of its row: what counts, lists and retries look at
+    sa.Column("retry_of", sa.Integer, sa.ForeignKey("tasks.id"), unique=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text),  # the worker that holds it
+    sa.Column("attempt", sa.Integer, nullable=False),  # number of the newest one, 0 before the first
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("fresh_submits", sa.Integer, nullable=False),
+    sa.Column("link_checks", sa.Integer, nullable=False),
+    sa.Column("policy_resubmits", sa.Integer, nullable=False),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("references", sa.Text),
+    sa.Column("image_urls", sa.Text),
+    sa.Column("files", sa.Text),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("batch_id", "row", "revision", name="uq_tasks_row"),
+    sqlite_autoincrement=True,  # an id is never used again: files and logs name it
+)
+sa.Index(  # the head of the line of one batch and product
+    "ix_tasks_line", tasks.c.batch_id, tasks.c.state, tasks.c.req_key, tasks.c.priority.desc(), tasks.c.position
+)
+sa.Index("ix_tasks_counts", tasks.c.batch_id, tasks.c.newest, tasks.c.state)
+sa.Index("ix_tasks_order", tasks.c.batch_id, tasks.c.newest, tasks.c.position, tasks.c.id)
+HELD_STATES: Final = tuple(sorted(state.value for state in HELD))
+sa.Index(  # who holds what, and what nobody holds although somebody should
+    "ix_tasks_owner",
+    tasks.c.owner,
+    sqlite_where=tasks.c.state.in_(HELD_STATES),
+    postgresql_where=tasks.c.state.in_(HELD_STATES),
+)
+
+attempts: Final = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("task_id", sa.Integer, sa.ForeignKey("tasks.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), nullable=False),
+    sa.Column("key_fingerprint", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("looking", sa.Boolean, nullable=False),
+    sa.Column("sent_at", sa.Float, nullable=False),
+    sa.Column("accepted_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("slot_until", sa.Float, nullable=False),  # infinity: until the job's end is known
+    sa.Column("slot_for_s", sa.Float, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("images", sa.Integer, nullable=False),  # reserved, then settled
+    sa.Column("job_id", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Column("run_s", sa.Float),
+    sqlite_with_rowid=False,
+)
+sa.Index("ix_attempts_slots", attempts.c.lane_id, attempts.c.slot_until)
+sa.Index("ix_attempts_job", attempts.c.job_id)
+sa.Index(
+    "ix_attempts_run_times",
+    attempts.c.lane_id,
+    attempts.c.ended_at,
+    attempts.c.run_s,
+    sqlite_where=attempts.c.run_s.is_not(None),
+    postgresql_where=attempts.c.run_s.is_not(None),
+)
+
+events: Final = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("task_id", sa.Integer, sa.ForeignKey("tasks.id"), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # after it
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("ix_events_task", events.c.task_id, events.c.id)
+
+accounts: Final = sa.Table(
+    "accounts",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("fingerprints", sa.Text, nullable=False),
+)
+
+lanes: Final = sa.Table(
+    "lanes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("account_id", sa.Integer, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("req_key", sa.Text, nullable=False),
+    sa.Column("limit", sa.Text),  # what `--concurrency` set for everybody; empty: the setting of the account
+    sa.UniqueConstraint("endpoint", "account_id", "req_key", name="uq_lanes"),
+)
+
+rests: Final = sa.Table(
+    "rests",
+    METADATA,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+    sa.Column("length_s", sa.Float, nullable=False),
+    sa.Column("in_a_row", sa.Integer, nullable=False),
+)
+
+references: Final = sa.Table(
+    "references",
+    METADATA,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("bytes", sa.Integer, nullable=False),
+    sa.Column("published_at", sa.Float, nullable=False),
+    sa.Column("checked_at", sa.Float),
+)
+
+workers: Final = sa.Table(
+    "workers",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("machine", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+)

@@ -1,0 +1,297 @@
+"""Every seam on one page: what the runner needs of its neighbours, no wider.
+
+An adapter turns every failure of its world into one of `domain.errors`; nothing else leaves it. All are safe to use
+from many tasks at once.
+"""
+
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dujiang.domain.accounts import Account, Key, Lane
+from dujiang.domain.batch import Batch, Counts, OnDoubt
+from dujiang.domain.lifecycle import Event, StoredFile
+from dujiang.domain.limits import FixedLimit
+from dujiang.domain.requests import ModelSpec, Request
+from dujiang.domain.rests import Rest, RestOrder, Subject
+from dujiang.domain.task import Task
+
+# -- Time and chance --------------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Time, seen in one place. `scale` shortens every constant of ours, so that a run can be rehearsed fast."""
+
+    scale: float
+    random: random.Random
+
+    def now(self) -> float:
+        """Seconds since the epoch, for what is stored and shown."""
+
+    def elapsed(self) -> float:
+        """Monotonic seconds, for what is measured."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so many real seconds (the caller has scaled them)."""
+
+    def scaled(self, seconds: float) -> float:
+        """One of our constants, in real seconds of this run."""
+
+
+# -- The vendor -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The vendor's side of a task."""
+
+    id: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a poll saw: still running (`urls` is None), or finished with the pictures' addresses."""
+
+    urls: tuple[str, ...] | None
+    queued: bool = False
+    """Not begun yet, so it may still be cancelled."""
+
+
+class Provider(Protocol):
+    """An image API, reduced to what the runner needs of it. Every failure leaves as a `ProviderError`."""
+
+    endpoint: str
+    models: Mapping[str, ModelSpec]
+
+    async def submit(self, request: Request, references: Sequence[str], key: Key) -> Job:
+        """Ask for the images, over a fresh connection, once. When this returns, it is paid for.
+
+        Raises `ProvenUncharged` (nothing was charged) or `Unproven` (nobody knows).
+        """
+
+    async def look(self, job_id: str, req_key: str, key: Key) -> Look:
+        """How the job is doing. Raises what ends it, `Undecided`, or `Unproven`/`EndpointDown` (a passing fault)."""
+
+    async def cancel(self, job_id: str, req_key: str, key: Key) -> None:
+        """Ask the vendor to drop a job that has not begun. Whether it did is seen by `look`."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+class ReferenceCheck(Protocol):
+    """Looks at published references the way the vendor does."""
+
+    async def missing(self, links: Sequence[str]) -> str | None:
+        """The first link that nobody can fetch, or None. Raises `EndpointDown` when the network is away."""
+
+
+# -- The disk ---------------------------------------------------------------------------------------------------------
+
+
+class ImageStore(Protocol):
+    """Where pictures go. A picture is either complete under its name or not there."""
+
+    async def save(self, url: str, folder: Path, stem: str) -> StoredFile:
+        """Bring one picture home: stream, check, fsync, rename; `stem` gets the suffix of what it is.
+
+        `StoredFile.path` is the file's name in `folder`. Repeating it replaces the file by the same one.
+        Raises `UrlGone`, `DownloadError` (passing: fetch again), `StoreError` (the disk).
+        """
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+# -- The engine -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A row on its way into a batch."""
+
+    row: str
+    """Its id, or the hash of its request with an ordinal among equals."""
+    digest: str
+    """Hash of everything that makes the row what it is: another digest under the same `row` is a changed row."""
+    position: int
+    name: str
+    req_key: str
+    request: Request
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What an enqueue did: "new 12, changed 3, same 390"."""
+
+    new: int = 0
+    changed: int = 0
+    same: int = 0
+
+    def __add__(self, other: "Added") -> "Added":
+        return Added(self.new + other.new, self.changed + other.changed, self.same + other.same)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A lane that may take work in this turn, with its limit and the key that new work is signed with."""
+
+    lane: Lane
+    limit: FixedLimit
+    key_fingerprint: str
+    at_most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn of admission brought."""
+
+    tasks: list[Task]
+    due_in_s: float | None
+    """When something that stands in the way ends by itself; None if nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneUse:
+    """A lane now: the limit set for it, if any, its slots in use, and the next end of one that ends by time."""
+
+    lane: Lane
+    limit: FixedLimit | None
+    in_use: int
+    next_end: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A running program that holds tasks. `machine` says whose lock files it can see."""
+
+    id: str
+    machine: str
+    pid: int
+    started_at: float
+
+
+class Engine(Protocol):
+    """Where tasks live. Every method is one durable transaction; when it returns, it survives a kill.
+
+    Writers are fenced: an event recorded with an outdated `Task` raises `StaleTask` and changes nothing.
+    """
+
+    # batches and rows
+    async def open_batch(self, batch: Batch) -> Batch:
+        """The batch of (out, name), made if it is new."""
+
+    async def batch(self, batch_id: str) -> Batch | None:
+        """One batch."""
+
+    async def enqueue(self, batch_id: str, rows: Sequence[NewTask]) -> Added:
+        """Add rows; what is known already is left alone, so a killed enqueue is simply repeated."""
+
+    async def retry(self, task_ids: Sequence[int], *, again: bool = False) -> list[int]:
+        """New tasks for ended ones, in the same batch; ids of the new ones. Repeating it makes nothing new."""
+
+    async def pause(self, batch_id: str, *, paused: bool) -> None:
+        """Stop or let go: no upload and no submit starts while paused; what runs is collected."""
+
+    async def cancel(self, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> Mapping[str, int]:
+        """Cancel what waits and ask for what runs: {"cancelled": n, "requested": n, "refused": n}."""
+
+    async def counts(self, batch_id: str) -> Counts:
+        """How many of the batch's newest tasks are in each state."""
+
+    # lanes
+    async def lane(self, endpoint: str, account: Account, req_key: str) -> Lane:
+        """The lane, made if it is new; its account is recognised by name or by any of its keys."""
+
+    async def set_limit(self, lane: Lane, limit: FixedLimit) -> None:
+        """The lane's limit for everybody, until it is set again."""
+
+    async def lanes(self) -> list[LaneUse]:
+        """Every lane now."""
+
+    async def run_times(self, lane_id: int) -> list[float]:
+        """The lane's last 200 measured run times in seconds, oldest first."""
+
+    async def rests(self) -> list[Rest]:
+        """Everything that rests, or of which one task may look."""
+
+    async def rest(self, order: RestOrder) -> None:
+        """Let something rest, apart from any task's event."""
+
+    async def end_rest(self, subject: Subject, key: str) -> None:
+        """It answers again."""
+
+    # work
+    async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
+        """Take a slot and a task together, as many as lanes have room: attempts are durable when this returns."""
+
+    async def claim_preparation(self, worker: Worker, batch_id: str, at_most: int) -> list[Task]:
+        """Take queued tasks whose references are to be published."""
+
+    async def record(
+        self, task: Task, event: Event, rest: RestOrder | None = None, worker: Worker | None = None
+    ) -> Task:
+        """Apply `event` and whoever rests for it; the task as it is then. `worker` goes on holding it."""
+
+    async def hold_slot(self, task: Task, for_s: float | None) -> None:
+        """End the slot of a job that can't be polled `for_s` from now at the latest; None: it answers again."""
+
+    async def task(self, task_id: int) -> Task | None:
+        """One task as it is."""
+
+    # workers
+    async def register(self, worker: Worker) -> None:
+        """A worker started."""
+
+    async def unregister(self, worker: Worker) -> None:
+        """A worker left; what it still held may be taken over."""
+
+    async def workers(self) -> list[Worker]:
+        """Every worker that still holds tasks or is registered."""
+
+    async def adopt(self, worker: Worker, gone: Worker | None, slot_for_s: Callable[[int], float]) -> list[Task]:
+        """Take over what a gone worker held (None: what nobody holds): what runs at the vendor goes on, what was
+        submitting is in doubt.
+
+        `slot_for_s`: for a lane's id, how long after `sent_at` such a submit's slot lasts.
+        """
+
+    async def shorten_waits(self) -> None:
+        """After the clock went back: no stored wait is honoured longer than its length from now."""
+
+    async def doubts(self, batch_id: str) -> list[Task]:
+        """The batch's tasks in doubt."""
+
+    async def cancel_requests(self, worker: Worker) -> list[int]:
+        """Ids of held tasks whose cancel was asked for."""
+
+    async def changed_elsewhere(self) -> bool:
+        """Whether another program has changed the database since this was last asked. Cheap."""
+
+    def finished(self, batch_id: str) -> AsyncIterator[Task]:
+        """The batch's newest tasks that have ended, in the order of the file, read in pages."""
+
+    async def aclose(self) -> None:
+        """Finish what was accepted and close."""
+
+
+__all__ = [
+    "Added",
+    "Clock",
+    "Engine",
+    "ImageStore",
+    "Job",
+    "LaneUse",
+    "Look",
+    "NewTask",
+    "Offer",
+    "OnDoubt",
+    "Provider",
+    "ReferenceCheck",
+    "Turn",
+    "Worker",
+]

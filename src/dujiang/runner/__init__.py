@@ -1,0 +1,1 @@
+"""What the program does: intake, admission, one task after the other, rescue, progress. Start with `run_task`."""

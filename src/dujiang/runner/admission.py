@@ -1,0 +1,78 @@
+"""Which lanes may take work of a batch, with which limit and key. The engine does the rest in one transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dujiang.domain.accounts import Account, Key, Lane
+from dujiang.domain.errors import AccountRefused
+from dujiang.domain.limits import FixedLimit
+from dujiang.domain.requests import ModelSpec
+from dujiang.domain.task import Task
+from dujiang.ports import Engine, Offer, Turn, Worker
+from dujiang.runner.lane_times import LaneTimes
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """The limit of a lane that nobody set one for: the account's own, or the general one."""
+
+    general: FixedLimit
+
+    def of(self, account: Account) -> FixedLimit:
+        """What the settings say for this account's lanes."""
+        return FixedLimit.parse(account.concurrency) if account.concurrency else self.general
+
+
+class Admission:
+    """Makes lanes for the models that a batch needs, and claims work for them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        endpoint: str,
+        models: Mapping[str, ModelSpec],
+        accounts: Sequence[Account],
+        limits: LimitSettings,
+        times: LaneTimes,
+    ) -> None:
+        self._engine = engine
+        self._endpoint = endpoint
+        self._models = models
+        self._accounts = accounts
+        self._limits = limits
+        self._times = times
+        self.lanes: dict[int, tuple[Lane, Account, FixedLimit]] = {}
+
+    async def open_lanes(self, set_limit: FixedLimit | None = None) -> None:
+        """Every lane of every configured account, before the first turn. `set_limit` sets them for everybody."""
+        known = {(use.lane.id): use.limit for use in await self._engine.lanes()}
+        for account in self._accounts:
+            for model in self._models.values():
+                if not account.serves(model.name):
+                    continue
+                lane = await self._engine.lane(self._endpoint, account, model.req_key)
+                if set_limit is not None:
+                    await self._engine.set_limit(lane, set_limit)
+                limit = set_limit or known.get(lane.id) or self._limits.of(account)
+                self.lanes[lane.id] = (lane, account, limit)
+                await self._times.load(lane.id)
+
+    async def turn(self, worker: Worker, batch_id: str) -> Turn:
+        """Fill every lane that has room with the batch's next tasks."""
+        offers = [
+            Offer(lane, limit, account.keys[0].fingerprint, at_most=limit.slots)
+            for lane, account, limit in self.lanes.values()
+        ]
+        return await self._engine.claim(worker, offers, batch_id)
+
+    def key(self, task: Task) -> Key:
+        """The key to sign with: the one that submitted, or after a rotation its account's current one.
+
+        Raises `AccountRefused` if the account is no longer configured.
+        """
+        assert task.attempt is not None
+        for lane, account, _ in self.lanes.values():
+            if lane.account_id == task.attempt.account_id:
+                same = (key for key in account.keys if key.fingerprint == task.attempt.key_fingerprint)
+                return next(same, account.keys[0])
+        raise AccountRefused(f"account {task.attempt.account!r} is not configured", why="auth")

@@ -1,0 +1,45 @@
+"""The clock of the real world, and waiting for whichever comes first: an event or a time."""
+
+import asyncio
+import random
+import time
+
+from dujiang.ports import Clock
+
+
+class SystemClock:
+    """Real time. `scale` below 1 shortens every constant of ours, so that a run can be rehearsed fast."""
+
+    def __init__(self, scale: float = 1.0, seed: int | None = None) -> None:
+        self.scale = scale
+        self.random = random.Random(seed)  # noqa: S311 - spreads waits, guards nothing
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def elapsed(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so many real seconds."""
+        await asyncio.sleep(seconds)
+
+    def scaled(self, seconds: float) -> float:
+        """One of our constants, in real seconds of this run."""
+        return seconds * self.scale
+
+
+async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
+    """Wait until `event` is set or `seconds` have passed; whether it was the event."""
+    if event.is_set():
+        return True
+    waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    return event.is_set()

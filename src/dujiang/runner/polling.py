@@ -1,0 +1,88 @@
+"""When to look at which job: often where it is likely to end, rarely elsewhere, never faster than the account may.
+
+A slot that is free and not noticed is wasted, and every look costs the vendor and us a request. With the chance per
+second `h` that a job ends (its lane's run times say it), the looks that waste least are spaced by 1/√h: minimising
+Σ hᵢTᵢ/2 under a budget Σ 1/Tᵢ ≤ R gives Tᵢ = Σ√h / (R √hᵢ). As h changes with the job's age, the next look comes when
+∫√h dt has reached that budget.
+"""
+
+import math
+from typing import Final
+
+from dujiang.domain.run_times import RunTimes
+from dujiang.ports import Clock
+
+QUERIES_A_SECOND: Final = 10.0
+LOOK_COST: Final = 0.08  # √s: at the median of 22 s a look every 0.3 s, which wastes 0.7 % of a slot
+ANY_TIME: Final = 1 / 5000  # a second: a job can fail at any age, so even a young one is looked at every ~5 s
+STEPS_OF_MEDIAN: Final = 50
+SLOW_DOWN_AFTER: Final = 10.0  # medians: a job this old is stuck, and looking faster does not help it
+
+
+class Watch:
+    """One job being watched: how old it is, and the run times of its lane."""
+
+    def __init__(self, times: RunTimes, begun_at: float) -> None:
+        self.times = times
+        self.begun_at = begun_at
+        """Monotonic moment at which the vendor accepted it."""
+
+    def age_s(self, now: float) -> float:
+        """How long the vendor has had it."""
+        return max(0.0, now - self.begun_at)
+
+
+class Pacer:
+    """The looks of one account."""
+
+    def __init__(self, clock: Clock, queries_a_second: float = QUERIES_A_SECOND) -> None:
+        self._clock = clock
+        self._rate = queries_a_second / clock.scale
+        self._watches: set[Watch] = set()
+        self._next_query_at = 0.0
+
+    def begin(self, times: RunTimes, age_s: float = 0.0) -> Watch:
+        """Watch a job that the vendor accepted `age_s` ago."""
+        watch = Watch(times, self._clock.elapsed() - age_s)
+        self._watches.add(watch)
+        return watch
+
+    def end(self, watch: Watch) -> None:
+        """The job has ended, or nobody watches it any more."""
+        self._watches.discard(watch)
+
+    async def turn(self, watch: Watch) -> None:
+        """Wait until it is worth looking at this job, and until the account may be asked."""
+        await self._clock.sleep(self.wait_s(watch))
+        now = self._clock.elapsed()
+        at = max(now, self._next_query_at)
+        self._next_query_at = at + 1 / self._rate
+        if at > now:
+            await self._clock.sleep(at - now)
+
+    def slow_down(self, for_s: float) -> None:
+        """The vendor says that it is asked too often: no look before `for_s` from now."""
+        self._next_query_at = max(self._next_query_at, self._clock.elapsed() + for_s)
+
+    def wait_s(self, watch: Watch) -> float:
+        """Seconds until the next look at this job."""
+        now = self._clock.elapsed()
+        age = watch.age_s(now)
+        fit = watch.times.fit()
+        demand = sum(math.sqrt(self._hazard(other, other.age_s(now))) for other in self._watches)
+        budget = max(demand / self._rate, LOOK_COST * math.sqrt(self._clock.scale))
+        step = fit.median_s / STEPS_OF_MEDIAN
+        spent, waited = 0.0, 0.0
+        while True:
+            gain = math.sqrt(self._hazard(watch, age + waited + step / 2)) * step
+            if spent + gain >= budget:
+                waited += step * (budget - spent) / gain
+                break
+            spent += gain
+            waited += step
+        if age > SLOW_DOWN_AFTER * fit.median_s:
+            waited = max(waited, age / 100)
+        return waited
+
+    def _hazard(self, watch: Watch, age_s: float) -> float:
+        return watch.times.fit().hazard(age_s) + ANY_TIME / self._clock.scale

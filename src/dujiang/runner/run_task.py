@@ -1,0 +1,278 @@
+"""One task, one direction. Start reading here.
+
+The state says what to do; doing it yields an event; the engine records it; the table gives the next state. A task
+leaves this loop when it is final, when it waits (for a slot or a host), or when only a decision can lead on.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, assert_never
+
+from dujiang.domain import errors
+from dujiang.domain.accounts import Key
+from dujiang.domain.lifecycle import (
+    Accepted,
+    Event,
+    Failed,
+    Prepared,
+    PutBack,
+    Rendered,
+    Saved,
+    State,
+    StoredFile,
+    UrlsGone,
+    Vanished,
+)
+from dujiang.domain.rests import RestOrder, RestRule, Subject
+from dujiang.domain.retry import LookHistory, RetryRules, Verdict, after_look, after_submit
+from dujiang.domain.task import Task
+from dujiang.ports import Clock, Engine, ImageStore, Look, Provider, ReferenceCheck, Worker
+from dujiang.runner.lane_times import LaneTimes
+from dujiang.runner.polling import Pacer, Watch
+
+DOWNLOADS_BEFORE_NEW_URLS: Final = 5
+ROUNDS_OF_URLS: Final = 3
+PASSING_WAIT_S: Final = 1.0  # doubling, at most 30 s: between looks or downloads that failed
+PASSING_WAIT_MAX_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Everything a task needs while it runs."""
+
+    engine: Engine
+    provider: Provider
+    store: ImageStore
+    references: ReferenceCheck
+    clock: Clock
+    rules: RetryRules
+    times: LaneTimes
+    keys: Callable[[Task], Key]
+    """The key to sign with for this task's attempt; raises `AccountRefused` if its account is not configured."""
+    pacers: Callable[[int], Pacer]
+    folder: Callable[[Task], Awaitable[Path]]
+    """The folder of the task's batch for pictures."""
+
+
+class RunTask:
+    """Carries tasks from the state they are in to one where they wait or end."""
+
+    def __init__(self, neighbours: Neighbours, worker: Worker) -> None:
+        self._with = neighbours
+        self._worker = worker
+        self._rounds: dict[int, int] = {}
+
+    async def steps(self, task: Task) -> AsyncIterator[Task]:
+        """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over."""
+        while task.can_go_on:
+            verdict = await self._next(task)
+            try:
+                task = await self._with.engine.record(task, verdict.event, verdict.rest, self._worker)
+            except errors.StaleTask:
+                return
+            yield task
+        self._rounds.pop(task.id, None)
+
+    async def _next(self, task: Task) -> Verdict:
+        match task.state:
+            case State.PREPARING:
+                return await self._prepare(task)
+            case State.SUBMITTING:
+                return await self._submit(task)
+            case State.GENERATING:
+                return Verdict(await self._watch(task))
+            case State.COLLECTING:
+                return Verdict(await self._collect(task))
+            case (
+                State.QUEUED
+                | State.READY
+                | State.IN_DOUBT
+                | State.SUCCEEDED
+                | State.FAILED
+                | State.BLOCKED
+                | State.LOST
+                | State.CANCELLED
+            ):
+                raise AssertionError(f"a task that is {task.state} has nothing to do")
+            case _:
+                assert_never(task.state)
+
+    # -- before the vendor
+
+    async def _prepare(self, task: Task) -> Verdict:
+        """References are public addresses: see that they can be fetched, as the vendor will."""
+        links = task.request.references
+        try:
+            missing = await self._with.references.missing(links)
+        except errors.EndpointDown as error:
+            return Verdict(PutBack(error.code, error.message))
+        if missing is not None:
+            return Verdict(Failed("link", missing))
+        return Verdict(Prepared(links))
+
+    async def _submit(self, task: Task) -> Verdict:
+        """The one moment that costs money: the attempt and its slot are on disk, and nothing is repeated here."""
+        assert task.attempt is not None, "claimed with an attempt"
+        links = task.references or task.request.references
+        try:
+            job = await self._with.provider.submit(task.request, links, self._with.keys(task))
+        except errors.ProviderError as error:
+            slot_for_s = self._with.times.ceiling_s(task.attempt.lane_id)
+            return after_submit(error, task, self._with.rules, slot_for_s=slot_for_s)
+        return Verdict(Accepted(job.id, job.request_id))
+
+    # -- at the vendor
+
+    async def _watch(self, task: Task) -> Event:
+        """Look at the job until the vendor says that it is over."""
+        assert task.attempt is not None, "a job belongs to an attempt"
+        times = await self._with.times.load(task.attempt.lane_id)
+        pacer = self._with.pacers(task.attempt.account_id)
+        fresh = task.attempt.accepted_at is None  # accepted a moment ago, in this process
+        age_s = 0.0 if fresh else max(0.0, self._with.clock.now() - (task.attempt.accepted_at or 0.0))
+        watch = pacer.begin(times, age_s)
+        try:
+            return await _Watching(self._with, task, watch, pacer, measured=fresh).until_over()
+        finally:
+            pacer.end(watch)
+
+    # -- after the vendor
+
+    async def _collect(self, task: Task) -> Event:
+        """Bring every picture home. It is paid for: nothing but an expired address and record gives it up."""
+        folder = await self._with.folder(task)
+        files: list[StoredFile] = []
+        for number, url in enumerate(task.image_urls, start=1):
+            stem = task.name if len(task.image_urls) == 1 else f"{task.name}-{number}"
+            try:
+                files.append(await self._save(url, folder, stem))
+            except errors.DownloadError as error:
+                return self._without_url(task, error)
+        return Saved(tuple(files))
+
+    def _without_url(self, task: Task, error: errors.DownloadError) -> Event:
+        """Ask the vendor for fresh addresses; when it keeps giving dead ones, the pictures are lost."""
+        rounds = self._rounds[task.id] = self._rounds.get(task.id, 0) + 1
+        if rounds > ROUNDS_OF_URLS and isinstance(error, errors.UrlGone):
+            return Vanished(error.code, error.message)
+        return UrlsGone()
+
+    async def _save(self, url: str, folder: Path, stem: str) -> StoredFile:
+        tries = 0
+        disk_refused = False
+        while True:
+            try:
+                stored = await self._with.store.save(url, folder, stem)
+            except errors.UrlGone:
+                raise
+            except errors.DownloadError:
+                tries += 1
+                if tries == DOWNLOADS_BEFORE_NEW_URLS:
+                    raise
+                await self._with.clock.sleep(passing_wait_s(tries, self._with.clock))
+            except errors.StoreError as error:
+                disk_refused = True
+                await self._with.engine.rest(disk_rest(error, self._with.clock))
+                await self._with.clock.sleep(self._with.clock.scaled(5.0))
+            else:
+                if disk_refused:
+                    await self._with.engine.end_rest(Subject.DISK, "*")
+                return stored
+
+
+class _Watching:
+    """One job, looked at until it is over."""
+
+    def __init__(self, neighbours: Neighbours, task: Task, watch: Watch, pacer: Pacer, *, measured: bool) -> None:
+        assert task.attempt is not None
+        assert task.attempt.job_id is not None
+        self._with = neighbours
+        self._task = task
+        self._attempt = task.attempt
+        self._job_id = task.attempt.job_id
+        self._watch = watch
+        self._pacer = pacer
+        self._measured = measured
+        self._history = LookHistory()
+        self._failed_looks = 0
+        self._answered_at = neighbours.clock.elapsed()
+
+    async def until_over(self) -> Event:
+        """The event that ends the job."""
+        while True:
+            await self._pacer.turn(self._watch)
+            try:
+                look = await self._with.provider.look(self._job_id, self._attempt.req_key, self._with.keys(self._task))
+            except errors.ProviderError as error:
+                event = await self._after(error)
+            else:
+                event = await self._seen(look)
+            if event is not None:
+                return event
+
+    async def _seen(self, look: Look) -> Event | None:
+        if look.urls is not None:
+            return Rendered(look.urls, self._run_s())
+        self._history.clear()
+        await self._answering()
+        return None
+
+    def _run_s(self) -> float | None:
+        """What this run took, unless it was adopted or not looked at for a while."""
+        if not self._measured or self._failed_looks:
+            return None
+        run_s = self._watch.age_s(self._with.clock.elapsed())
+        self._with.times.add(self._attempt.lane_id, run_s)
+        return run_s
+
+    async def _after(self, error: errors.ProviderError) -> Event | None:
+        clock = self._with.clock
+        if isinstance(error, errors.Undecided):
+            await self._answering()
+            if self._history.ends(error, clock.elapsed(), scale=clock.scale):
+                return Failed(error.vendor_code or error.code, error.message, charged=error.charged)
+            return None
+        over = after_look(error, self._task)
+        if over is not None:
+            return over
+        if isinstance(error, errors.TooFast):
+            self._pacer.slow_down(error_pause_s(clock))
+            return None
+        await self._not_answering()
+        return None
+
+    async def _answering(self) -> None:
+        """The vendor knows the job: its slot lasts until it ends."""
+        self._answered_at = self._with.clock.elapsed()
+        if self._failed_looks:
+            self._failed_looks = 0
+            self._measured = False
+            await self._with.engine.hold_slot(self._task, None)
+
+    async def _not_answering(self) -> None:
+        """Nobody can say how the job is: its slot lasts no longer than any job of this lane runs."""
+        self._failed_looks += 1
+        if self._failed_looks == 1:
+            silent_s = self._with.clock.elapsed() - self._answered_at
+            ceiling_s = self._with.times.ceiling_s(self._attempt.lane_id)
+            await self._with.engine.hold_slot(self._task, max(0.0, ceiling_s - silent_s))
+        await self._with.clock.sleep(passing_wait_s(self._failed_looks, self._with.clock))
+
+
+def passing_wait_s(times: int, clock: Clock) -> float:
+    """Wait after so many passing faults in a row: 1 → 2 → 4 …, at most 30 s, scaled and spread a little."""
+    base = min(PASSING_WAIT_MAX_S, PASSING_WAIT_S * 2.0 ** min(times - 1, 10))
+    return clock.scaled(base) * clock.random.uniform(0.9, 1.1)
+
+
+def error_pause_s(clock: Clock) -> float:
+    """How long an account pauses after it asked too often (1–2 s)."""
+    return clock.scaled(clock.random.uniform(1.0, 2.0))
+
+
+def disk_rest(error: errors.StoreError, clock: Clock) -> RestOrder:
+    """Submits stop while the disk refuses; what is paid for waits for it."""
+    return RestOrder(
+        Subject.DISK, "*", "disk", f"{error.why}: {error.message}", RestRule(clock.scaled(10), clock.scaled(10))
+    )

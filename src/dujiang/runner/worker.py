@@ -1,0 +1,217 @@
+"""The worker: adopts what runs, fills free slots, carries tasks, and stops without losing anything."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Final
+
+from dujiang.domain.batch import Batch, is_over
+from dujiang.domain.errors import ProviderError, StaleTask
+from dujiang.domain.lifecycle import AT_VENDOR, State
+from dujiang.domain.rests import Subject
+from dujiang.domain.task import Task
+from dujiang.ports import Clock, Engine, Provider
+from dujiang.runner.admission import Admission
+from dujiang.runner.clock import wait_for
+from dujiang.runner.presence import LockedPresence
+from dujiang.runner.rescuer import Rescuer
+from dujiang.runner.run_task import RunTask
+
+LOOK_AROUND_EVERY_S: Final = 1.0  # for what other programs changed: pauses, cancels, decisions, new rows
+RESCUE_EVERY_S: Final = 10.0
+FIRST_ANSWER_WITHIN_S: Final = 30.0
+
+
+class RunEnd(StrEnum):
+    """Why a worker stopped."""
+
+    OVER = "over"
+    INTERRUPTED = "interrupted"
+    CREDENTIALS = "credentials"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(slots=True)
+class FirstAnswer:
+    """Whether the vendor has answered at all since the start, and what stood in the way if not."""
+
+    answered: bool = False
+    trouble: str | None = None
+
+    def note(self, task: Task) -> None:
+        """Learn from a submit's outcome."""
+        if task.state is State.READY and task.error_code in {"network", "account"}:
+            self.trouble = task.error_code
+        elif task.state not in {State.SUBMITTING, State.PREPARING, State.IN_DOUBT}:
+            self.answered = True
+
+
+class BatchWorker:
+    """Works on one batch until it is over. Adopts and finishes whatever else runs at the vendor, too."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        provider: Provider,
+        clock: Clock,
+        admission: Admission,
+        rescuer: Rescuer,
+        run_task: RunTask,
+        presence: LockedPresence,
+    ) -> None:
+        self._engine = engine
+        self._provider = provider
+        self._clock = clock
+        self._admission = admission
+        self._rescuer = rescuer
+        self._run_task = run_task
+        self._presence = presence
+        self._wake = asyncio.Event()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._cancels_asked: set[int] = set()
+        self._first = FirstAnswer()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Claim nothing new; finish what runs."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self, batch: Batch) -> RunEnd:
+        """Work until the batch is over, or `stop` was called and everything that ran has ended."""
+        await self._engine.register(self._presence.worker)
+        try:
+            return await self._run(batch)
+        finally:
+            for carrying in self._running.values():
+                carrying.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+            await self._engine.unregister(self._presence.worker)
+
+    async def _run(self, batch: Batch) -> RunEnd:
+        await self._engine.end_rest(Subject.DISK, "*")  # the folder was just opened: the disk answers
+        await self._engine.shorten_waits()
+        started = self._clock.elapsed()
+        await self._rescue(batch)
+        rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
+        while True:
+            self._wake.clear()
+            due_s = None if self._stopping else await self._fill(batch)
+            if not self._running and (end := await self._end(batch)):
+                return end
+            if end := await self._never_answered(started):
+                return end
+            if self._clock.elapsed() > rescue_at:
+                await self._rescue(batch)
+                rescue_at = self._clock.elapsed() + self._clock.scaled(RESCUE_EVERY_S)
+            due_at = inf if due_s is None else self._clock.elapsed() + due_s
+            await self._wait(batch, min(due_at, rescue_at))
+
+    async def _fill(self, batch: Batch) -> float | None:
+        turn = await self._admission.turn(self._presence.worker, batch.id)
+        for task in turn.tasks:
+            self._carry(task)
+        return turn.due_in_s
+
+    async def _wait(self, batch: Batch, until: float) -> None:
+        """Until something happens here, `until` has come, or another program changed something."""
+        while not self._wake.is_set():
+            left_s = min(self._clock.scaled(LOOK_AROUND_EVERY_S), until - self._clock.elapsed())
+            if left_s <= 0 or await wait_for(self._wake, left_s, self._clock):
+                return
+            if await self._engine.changed_elsewhere():
+                await self._cancel_asked()
+                await self._decide(batch)
+                return
+
+    # -- carrying
+
+    def _carry(self, task: Task) -> None:
+        if task.id not in self._running and task.can_go_on:
+            self._running[task.id] = asyncio.create_task(self._carrying(task), name=f"task-{task.id}")
+
+    async def _carrying(self, task: Task) -> None:
+        try:
+            async for moved in self._run_task.steps(task):
+                self._first.note(moved)
+                task = moved
+                if moved.state not in AT_VENDOR:  # its slot is free, long before its pictures are here
+                    self._wake.set()
+            if task.state is State.IN_DOUBT:
+                await self._decide_one(task)
+        finally:
+            self._running.pop(task.id, None)
+            self._wake.set()
+
+    async def _rescue(self, batch: Batch) -> None:
+        """Adopt and go on before anything new is submitted."""
+        for task in await self._rescuer.adopt_all():
+            self._carry(task)
+        await self._decide(batch)
+        if not self._stopping:  # references whose check was put off
+            for task in await self._engine.claim_preparation(self._presence.worker, batch.id, at_most=8):
+                self._carry(task)
+
+    # -- decisions and wishes
+
+    async def _decide(self, batch: Batch) -> None:
+        """Apply the batch's policy to its tasks in doubt."""
+        if batch.on_doubt.action != "hold":
+            for task in await self._engine.doubts(batch.id):
+                await self._decide_one(task)
+        for task in await self._engine.adopt(self._presence.worker, None, lambda _: 0.0):
+            self._carry(task)  # a job that a person found: somebody has to look at it
+
+    async def _decide_one(self, task: Task) -> None:
+        batch = await self._engine.batch(task.batch)
+        event = batch.on_doubt.decision(task) if batch else None
+        if event is None:
+            return
+        try:
+            await self._engine.record(task, event)
+        except StaleTask:
+            return  # somebody decided meanwhile
+
+    async def _cancel_asked(self) -> None:
+        """Ask the vendor to drop jobs whose cancel was asked for; what it answers is seen by looking at the job."""
+        for task_id in await self._engine.cancel_requests(self._presence.worker):
+            if task_id in self._cancels_asked:
+                continue
+            self._cancels_asked.add(task_id)
+            task = await self._engine.task(task_id)
+            if task is not None and task.state is State.GENERATING and task.attempt and task.attempt.job_id:
+                await self._ask_to_cancel(task, task.attempt.job_id)
+
+    async def _ask_to_cancel(self, task: Task, job_id: str) -> None:
+        assert task.attempt is not None
+        try:
+            await self._provider.cancel(job_id, task.attempt.req_key, self._admission.key(task))
+        except ProviderError:
+            return  # a job that has begun can't be cancelled: it ends by itself, and is collected
+
+    # -- ends
+
+    async def _end(self, batch: Batch) -> RunEnd | None:
+        if self._stopping:
+            return RunEnd.INTERRUPTED
+        return RunEnd.OVER if is_over(await self._engine.counts(batch.id)) else None
+
+    async def _never_answered(self, started: float) -> RunEnd | None:
+        """At the start, say at once that keys are refused, and after 30 s that nobody is there."""
+        if self._first.answered or self._stopping or self._first.trouble is None:
+            return None
+        if self._first.trouble == "account" and not self._running and await self._all_accounts_rest():
+            return RunEnd.CREDENTIALS
+        if self._clock.elapsed() - started > self._clock.scaled(FIRST_ANSWER_WITHIN_S) and not self._running:
+            return RunEnd.CREDENTIALS if self._first.trouble == "account" else RunEnd.UNREACHABLE
+        return None
+
+    async def _all_accounts_rest(self) -> bool:
+        rests = await self._engine.rests()
+        resting = {rest.key for rest in rests if rest.subject is Subject.ACCOUNT}
+        resting_lanes = {rest.key for rest in rests if rest.subject is Subject.LANE and rest.code == "account"}
+        return all(
+            str(lane.account_id) in resting or str(lane.id) in resting_lanes
+            for lane, _, _ in self._admission.lanes.values()
+        )
