@@ -1,19 +1,29 @@
 """The only module that knows every part: settings in, a working program out."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Final
+
+import sqlalchemy as sa
+import stamina
 
 from dujiang.domain.accounts import Account
+from dujiang.domain.batch import Batch
 from dujiang.domain.errors import DujiangError
+from dujiang.domain.lifecycle import State
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.retry import RetryRules
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
+from dujiang.engines.sql.queries import report_rows
 from dujiang.ports import Clock, Engine, ImageStore, Provider, ReferenceCheck
+from dujiang.providers.jimeng import probe as probing
+from dujiang.providers.jimeng.connections import endpoint_url
+from dujiang.providers.jimeng.models import MODELS
+from dujiang.providers.jimeng.probe import Probe
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
 from dujiang.providers.jimeng.references import LinkCheck
 from dujiang.runner.admission import Admission, LimitSettings
@@ -22,20 +32,28 @@ from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacer
 from dujiang.runner.presence import LockedPresence
+from dujiang.runner.progress import Progress
 from dujiang.runner.rescuer import Rescuer
 from dujiang.runner.run_task import Neighbours, RunTask
 from dujiang.runner.worker import BatchWorker
 from dujiang.settings import Settings, parsed_limit
+from dujiang.storage import reports
 from dujiang.storage.files import FileStore
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class NoCredentials(DujiangError):
     """There is no account to submit with."""
 
     code = "no_credentials"
+
+
+class EndpointRefused(DujiangError):
+    """The endpoint must not be used; `text_code` says why."""
+
+    def __init__(self, text_code: str, endpoint: str) -> None:
+        super().__init__(text_code)
+        self.text_code = text_code
+        self.fields = {"endpoint": endpoint}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +79,27 @@ def make_provider(settings: Settings, clock: Clock) -> JimengProvider:
     """The vendor. ValueError for an endpoint that must not be used."""
     timeouts = Timeouts(settings.connect_timeout, settings.submit_timeout, settings.poll_timeout)
     return JimengProvider(settings.jimeng_endpoint, clock, timeouts)
+
+
+def check_endpoint(settings: Settings) -> None:
+    """Raises `EndpointRefused` for an endpoint that must not be used."""
+    try:
+        endpoint_url(settings.jimeng_endpoint)
+    except ValueError as error:
+        raise EndpointRefused(str(error), settings.jimeng_endpoint) from None
+
+
+async def probe(settings: Settings, account: Account) -> Probe:
+    """Whether the vendor is there and takes the account's key."""
+    clock = SystemClock()
+    try:
+        provider = make_provider(settings, clock)
+    except ValueError as error:
+        raise EndpointRefused(str(error), settings.jimeng_endpoint) from None
+    try:
+        return await probing.probe(provider, account, clock)
+    finally:
+        await provider.aclose()
 
 
 def make_store(settings: Settings, clock: Clock) -> FileStore:
@@ -102,10 +141,11 @@ async def open_worker(
 ) -> AsyncIterator[BatchWorker]:
     """A worker with everything it needs, alive for as long as the block lasts."""
     parts = parts or Parts()
+    stamina.instrumentation.set_on_retry_hooks([])  # a retry is told by the event it leads to, not on stderr
     accounts = accounts_of(settings)
     provider = parts.provider(make_provider(settings, clock))
     store = parts.store(make_store(settings, clock))
-    links = LinkCheck()
+    links = LinkCheck(settings.jimeng_endpoint)
     presence = LockedPresence(settings.home_folder / "workers", pid=os.getpid(), now=clock.now())
     try:
         worker = await _assembled(
@@ -149,3 +189,53 @@ async def _assembled(
     )
     rescuer = Rescuer(engine, presence, times)
     return BatchWorker(engine, provider, clock, admission, rescuer, RunTask(neighbours, presence.worker), presence)
+
+
+def make_progress(
+    settings: Settings, worker: BatchWorker, engine: Engine, batch: Batch, req_keys: Iterable[str]
+) -> Progress:
+    """What a door shows while `worker` works on `batch`."""
+    clock = SystemClock(settings.time_scale)
+    return Progress(engine, clock, worker.admission, batch, req_keys, settings.jimeng_retries)
+
+
+def write_reports(connection: sa.Connection, batch: Batch, folder: Path, summary: Mapping[str, object]) -> None:
+    """`manifest.jsonl`, `failed.csv` and `summary.json` of a batch, from the database."""
+    parameters = sorted({name for model in MODELS.values() for name in model.parameters})
+    with reports.manifest(folder) as add_image, reports.failed(folder, parameters) as add_failed:
+        for task in report_rows(connection, batch.id):
+            for file in task["files"]:
+                add_image(_image_line(task, file))
+            if task["state"] in UNSUCCESSFUL:
+                add_failed(_failed_row(batch, task))
+    reports.write_summary(folder, summary)
+
+
+UNSUCCESSFUL: Final = frozenset({State.FAILED.value, State.BLOCKED.value, State.LOST.value})
+
+
+def _image_line(task: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, object]:
+    names = ("prompt", "model", "parameters", "refs", "account", "job_id", "request_id")
+    times = ("created_at", "sent_at", "accepted_at", "ended_at")
+    return {
+        "task": task["id"],
+        "row": task["row"],
+        **{name: task[name] for name in names},
+        **{name: task[name] for name in times},
+        "file": f"images/{file['path']}",
+        **{name: file[name] for name in ("sha256", "bytes", "width", "height")},
+    }
+
+
+def _failed_row(batch: Batch, task: Mapping[str, Any]) -> reports.FailedRow:
+    error = task["error"] or {"code": "", "message": ""}
+    return reports.FailedRow(
+        prompt=task["prompt"],
+        model=task["model"],
+        batch=batch.id,
+        row=task["row"],
+        state=task["state"],
+        error=f"{error['code']} {error['message'] or ''}".strip(),
+        references=task["refs"],
+        parameters=task["parameters"],
+    )

@@ -48,11 +48,11 @@ class Lane:
 
 def shared_keys(accounts: Sequence[Account]) -> list[tuple[str, str]]:
     """Pairs of names that claim one access key: two entries with one key are an error, not two quotas."""
-    owner: dict[str, str] = {}
+    owner: dict[str, int] = {}
     clashes: list[tuple[str, str]] = []
-    for account in accounts:
+    for entry, account in enumerate(accounts):  # by place: two entries may have one name, too
         for key in account.keys:
-            first = owner.setdefault(key.fingerprint, account.name)
-            if first != account.name:
-                clashes.append((first, account.name))
+            first = owner.setdefault(key.fingerprint, entry)
+            if first != entry:
+                clashes.append((accounts[first].name, account.name))
     return clashes

@@ -37,10 +37,13 @@ class OnDoubt:
         raise ValueError(text)
 
     def decision(self, task: Task) -> Event | None:
-        """What the policy decides about a task in doubt; None leaves it to a person."""
+        """What the policy decides about a task in doubt; None leaves it to a person.
+
+        A wish to cancel is newer than the policy: nothing is sent again against it.
+        """
         if self.action == "fail":
             return GivenUp(Decider.POLICY)
-        if self.action == "resubmit" and task.policy_resubmits < self.times:
+        if self.action == "resubmit" and task.policy_resubmits < self.times and not task.cancel_requested:
             return ResubmitDecided(Decider.POLICY)
         return None
 

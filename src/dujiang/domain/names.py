@@ -10,11 +10,12 @@ from typing import Final
 MOST_BYTES: Final = 100  # file systems allow 255: leaves room for counters, suffixes and `.part` names
 NAMELESS: Final = "_"
 
-# What Windows forbids, control characters, and invisible ones that reorder or hide text; lone surrogates can't be stored.
+# What Windows forbids, control characters, invisible ones that reorder or hide text, halves of surrogate pairs.
 _FORBIDDEN: Final = re.compile(
     '[<>:"/\\\\|?*\\x00-\\x1f\\x7f-\\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff]+'
 )
 _BLANKS: Final = re.compile(r"\s+")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{4,98}")  # what most people write; no reserved name is so long
 _RESERVED: Final = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
     | {f"{device}{digit}" for device in ("com", "lpt") for digit in "0123456789¹²³"}
@@ -23,6 +24,8 @@ _RESERVED: Final = frozenset(
 
 def safe_stem(text: str) -> str:
     """`text` as a stem: the same text where that is safe, never empty, at most 100 bytes of UTF-8."""
+    if _PLAIN.fullmatch(text):
+        return text
     stem = unicodedata.normalize("NFC", text)
     stem = _BLANKS.sub(" ", _FORBIDDEN.sub("_", _BLANKS.sub(" ", stem)))
     stem = stem.lstrip(" .-")  # a dot hides the file, a dash makes it an option of every command

@@ -161,7 +161,7 @@ def _number(raw: object) -> float | None:
         return None
     try:
         number = float(raw)  # type: ignore[arg-type]  # whatever float() takes; the rest is told apart by its errors
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -104,7 +104,16 @@ def after_submit(error: errors.ProviderError, task: Task, rules: RetryRules, *, 
 def after_look(error: errors.ProviderError, task: Task) -> Event | None:
     """What follows when a poll says that the job ended badly; None if it says nothing and polling goes on."""
     code, text = error.vendor_code or error.code, error.message
+    delivered = task.attempt is not None and task.attempt.delivered
     match error:
+        case (
+            errors.ContentBlocked()
+            | errors.OutputBlocked()
+            | errors.RequestRefused()
+            | errors.LinkUnreachable()
+            | errors.JobCancelled()
+        ) if delivered:  # only its addresses are asked for again: whatever is said now, it was billed
+            return Vanished(code, text)
         case errors.ContentBlocked():
             return Blocked(code, text)
         case errors.OutputBlocked():
@@ -126,15 +135,15 @@ class LookHistory:
     def __init__(self) -> None:
         self._answer: str | None = None
         self._since = 0.0
-        self._times = 0
+        self._times = 0  # 0: no such answer yet, or another one came between
 
     def ends(self, error: errors.Undecided, elapsed_s: float, *, scale: float = 1.0) -> bool:
         """Whether `error`, seen at `elapsed_s` (monotonic), has now stayed long enough to end the job."""
-        if error.vendor_code != self._answer:
+        if not self._times or error.vendor_code != self._answer:
             self._answer, self._since, self._times = error.vendor_code, elapsed_s, 0
         self._times += 1
         return self._times >= error.polls and elapsed_s - self._since >= error.for_s * scale
 
     def clear(self) -> None:
         """Another answer came between."""
-        self._answer = None
+        self._times = 0

@@ -17,6 +17,7 @@ ENOUGH_FOR_CEILING: Final = 50  # with fewer the longest one says too little abo
 GUESS_WEIGHT: Final = 4  # the starting guess counts as much as so many measured runs
 GUESS_SPREAD: Final = 0.5  # of the logarithm: p99 is 3.2 times the median
 LEAST_SPREAD: Final = 0.05  # a simulator may be exact; a vendor never is
+FAR: Final = 20.0  # standard deviations: beyond them a float has nothing more to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,10 @@ class Lognormal:
         if age_s <= 0:
             return 0.0
         z = (math.log(age_s) - math.log(self.median_s)) / self.spread
-        if z > 5:  # the tail of erfc underflows long after it stopped mattering: use its asymptote
-            return z / (age_s * self.spread)
+        if z < -FAR:  # far too young: the density underflows
+            return 0.0
+        if z > FAR:  # erfc underflows long after it stopped mattering: use its asymptote
+            return (z + 1 / z) / (age_s * self.spread)
         density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
         survival = math.erfc(z / math.sqrt(2)) / 2
         return density / (age_s * self.spread * survival)
@@ -68,6 +71,6 @@ def ceiling_s(seen_s: Sequence[float], until_known_s: float) -> float:
     """How long a job of this lane can run: max(1.25 × the longest, 2 × p99); `until_known_s` until 50 are known."""
     if len(seen_s) < ENOUGH_FOR_CEILING:
         return until_known_s
-    ordered = sorted(seen_s)
+    ordered = sorted(seen_s[-REMEMBERED:])
     p99 = ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
     return max(1.25 * ordered[-1], 2 * p99)

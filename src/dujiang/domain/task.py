@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, Final
 
 from dujiang.domain import lifecycle as life
+from dujiang.domain.errors import UnlawfulEvent
 from dujiang.domain.lifecycle import AWAITING_DECISION, FINAL, HELD, State, StoredFile
 from dujiang.domain.requests import Request
 
@@ -52,6 +53,8 @@ class Attempt:
     job_id: str | None = None
     looking: bool = False
     """Sent to see whether something that rested answers again."""
+    delivered: bool = False
+    """The vendor has finished it and billed it, even if its pictures' addresses have to be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ def after(task: Task, event: life.Event) -> Task:
     An event that only some states know (see the table) never reaches its case here from another state.
     """
     state = life.next_state(task.state, event)
+    if isinstance(event, life.OutputRefused) and _is_delivered(task):
+        raise UnlawfulEvent(f"task {task.id} was delivered, and billed: a fresh submit would be paid for twice")
     moved = replace(task, state=state, version=task.version + 1)
     return replace(moved, **_changes(task, event))
 
@@ -133,7 +138,8 @@ def _changes(task: Task, event: life.Event) -> Mapping[str, Any]:
         case life.GivenUp():
             return _error("given_up", task.error_message)
         case life.Rendered():
-            return {"image_urls": event.urls, **_error(None, None)}
+            attempt = replace(task.attempt, delivered=True) if task.attempt else None
+            return {"attempt": attempt, "image_urls": event.urls, **_error(None, None)}
         case life.UrlsGone():
             return {"image_urls": ()}
         case life.Saved():
@@ -145,6 +151,10 @@ def _changes(task: Task, event: life.Event) -> Mapping[str, Any]:
             return {"policy_resubmits": task.policy_resubmits + by_policy, "cancel_requested": False}
         case _:
             return {}
+
+
+def _is_delivered(task: Task) -> bool:
+    return task.attempt is not None and task.attempt.delivered
 
 
 def _error(code: str | None, message: str | None) -> dict[str, str | None]:
@@ -174,6 +184,8 @@ def settlement(task: Task, event: life.Event) -> Settlement | None:
     A decision about a doubtful task is not among them: what the vendor holds is not changed by what we decide.
     """
     match event:
+        case life.OutputRefused() | life.Blocked() | life.Failed() | life.Cancelled() if _is_delivered(task):
+            return Settlement(Outcome.LOST, ENDED)  # billed when it was delivered, whatever became of it since
         case life.Accepted() | life.JobFound():
             return Settlement(Outcome.RUNNING, HELD_UNTIL_TOLD)
         case life.Postponed() | life.LinkRefused():

@@ -1,14 +1,18 @@
 """Every text a person reads, in Chinese and English, from one catalogue.
 
-`text("code", field=…)` renders an entry of `catalogue.TEXTS` in the language in force. Codes are stable, texts are not.
+`text("code", field=…)` renders an entry of `TEXTS` in the language in force. Codes are stable, texts are not.
 """
 
 import locale
 import os
 from contextvars import ContextVar
 from enum import StrEnum
+from typing import Final
 
-from dujiang.messages.catalogue import TEXTS
+from dujiang.messages import catalogue
+from dujiang.messages.door_texts import DOOR_TEXTS
+
+TEXTS: Final = catalogue.TEXTS | DOOR_TEXTS
 
 
 class Language(StrEnum):
@@ -34,6 +38,11 @@ _language: ContextVar[Language | None] = ContextVar("language", default=None)
 def use_language(language: Language) -> None:
     """Render everything from here on in `language`."""
     _language.set(language)
+
+
+def language_is_chosen() -> bool:
+    """Whether a flag has said which language to use."""
+    return _language.get() is not None
 
 
 def language() -> Language:

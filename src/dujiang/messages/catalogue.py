@@ -25,4 +25,135 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "参考图有 {value} 张，该模型允许 {limit} 张",
         "{value} references, the model takes {limit}",
     ),
+    # -- downloads and the disk --------------------------------------------------------------------------------------
+    "download_scheme": (
+        "图片地址的协议 {value} 不支持（只支持 http、https 和 data）",
+        "pictures can't be fetched over {value} (only http, https and data)",
+    ),
+    "download_inline": ("data: 地址不是有效的 base64", "the data: address is not valid base64"),
+    "download_gone": (
+        "图片地址已失效（HTTP {value}）",
+        "the picture's address has expired (HTTP {value})",
+    ),
+    "download_status": ("图片下载失败（HTTP {value}）", "the picture could not be fetched (HTTP {value})"),
+    "download_unreachable": (
+        "连不上图片服务器（{value}）",
+        "the picture's server can't be reached ({value})",
+    ),
+    "download_stalled": ("图片下载停滞（{value}）", "the download stalled ({value})"),
+    "download_cut": ("图片下载中断（{value}）", "the download was cut off ({value})"),
+    "download_answer": ("图片服务器的应答有误（{value}）", "the picture's server answered wrongly ({value})"),
+    "download_too_large": (
+        "图片超过 {limit} 字节的上限",
+        "the picture is larger than the limit of {limit} bytes",
+    ),
+    "picture_empty": ("图片是空的（0 字节）", "the picture is empty (0 bytes)"),
+    "picture_unknown": (
+        "收到的不是 PNG、JPEG 或 WebP 图片（开头是 {value}）",
+        "this is no PNG, JPEG or WebP picture (it begins with {value})",
+    ),
+    "picture_cut": ("图片不完整，只有 {value} 字节", "the picture is cut off after {value} bytes"),
+    "picture_length": (
+        "图片有 {value} 字节，按其文件头应为 {limit} 字节",
+        "the picture has {value} bytes, its header says {limit}",
+    ),
+    "picture_size": ("图片尺寸无效：{value}", "the picture's size makes no sense: {value}"),
+    "picture_header": ("{value} 图片的结构已损坏", "the structure of the {value} picture is broken"),
+    "picture_crc": ("PNG 数据块 {value} 校验失败", "the checksum of PNG chunk {value} is wrong"),
+    "picture_no_pixels": ("{value} 图片没有像素数据", "the {value} picture holds no pixels"),
+    "disk_full": ("磁盘已满，无法写入 {path}（{value}）", "the disk is full: {path} can't be written ({value})"),
+    "disk_denied": (
+        "无法写入 {path}（{value}）：没有权限、磁盘只读，或文件正被其他程序（如 Excel）打开",
+        "{path} can't be written ({value}): no permission, a read-only disk, or open in another program such as Excel",
+    ),
+    "disk_gone": (
+        "{path} 不存在或磁盘已断开（{value}）",
+        "{path} is not there, or its disk is gone ({value})",
+    ),
+    "folder_taken": (
+        "文件夹 {path} 属于另一个批次（{value}），请用 --name 换一个名字",
+        "the folder {path} belongs to another batch ({value}): choose another name with --name",
+    ),
+    # -- the input as a whole ---------------------------------------------------------------------------------------
+    "input_missing": ("找不到文件 {path}", "there is no file {path}"),
+    "input_directory": (
+        "{path} 是文件夹，请给出其中的一个文件",
+        "{path} is a folder: name a file in it",
+    ),
+    "input_denied": (
+        "无法读取 {path}（{value}）：没有权限，或文件正在 Excel 中打开，请关闭后重试",
+        "{path} can't be read ({value}): no permission, or it is open in Excel; close it and try again",
+    ),
+    "input_unreadable": ("无法读取 {path}（{value}）", "{path} can't be read ({value})"),
+    "input_kind": (
+        "不支持的文件类型 {value}（{path}），可用：{limit}",
+        "{path}: files of the kind {value} can't be read, only {limit}",
+    ),
+    "input_encoding": (
+        "{path} 既不是 UTF-8 也不是 GB18030 编码：第 {line} 行，字节 {byte}。请另存为 UTF-8",
+        "{path} is neither UTF-8 nor GB18030: line {line}, byte {byte}. Save it as UTF-8",
+    ),
+    "input_nul": (
+        "{path} 第 {line} 行有空字符（NUL），它不是文本文件，或文件已损坏",
+        "{path}, line {line}, holds a NUL character: this is no text file, or it is damaged",
+    ),
+    "input_line": (
+        "{path} 第 {line} 行太长（上限 {limit} 字节）",
+        "{path}, line {line}, is too long (limit {limit} bytes)",
+    ),
+    "input_csv": (
+        "{path} 第 {row} 行（文本第 {line} 行）的引号或分隔有误：{value}",
+        "{path}, row {row} (line {line} of the text): quotes or delimiters are wrong: {value}",
+    ),
+    "input_column_twice": (
+        "{path} 的列名 {value} 出现了两次",
+        "{path} has two columns named {value}",
+    ),
+    "input_no_prompt": (
+        "没有 prompt（提示词）列，第 {row} 行的列是：{value}",
+        "there is no column prompt (提示词); row {row} has the columns {value}",
+    ),
+    # -- what is wrong with a row -----------------------------------------------------------------------------------
+    "problem_in_row": ("第 {row} 行：{text}", "row {row}: {text}"),
+    "cell_without_header": (
+        "单元格“{value}”没有列名（表头有 {limit} 列）",
+        "the cell {value!r} stands under no header (there are {limit})",
+    ),
+    "cell_no_text": ("{field} 应为文本，现在是 {value}", "{field} must be text, it is {value}"),
+    "json_broken": ("不是有效的 JSON：{value}", "no valid JSON: {value}"),
+    "json_no_object": ("应为一个 JSON 对象，现在是 {value}", "must be a JSON object, it is {value}"),
+    "json_character": ("字符 {value} 不能使用", "the character {value} can't be used"),
+    "column_twice": (
+        "列 {value} 与列 {limit} 都表示 {field}，只能填写一个",
+        "the columns {value} and {limit} both mean {field}: fill in only one",
+    ),
+    "column_close": (
+        "列 {field}（值为 {value}）像是 {limit} 的笔误，请改列名，或在提示词中用 {{{field}}} 引用它",
+        "the column {field} (value {value}) looks like {limit}: rename it, or use it in the prompt as {{{field}}}",
+    ),
+    "place_unknown": (
+        "提示词中的 {{{value}}} 不是模板列，像是 {limit}；若就是要这些字，请写成 {{{{{value}}}}}",
+        "{{{value}}} in the prompt is no template column but looks like {limit}; if it is meant, write {{{{{value}}}}}",
+    ),
+    "model_unknown": ("没有模型 {value}，可用：{limit}", "there is no model {value}, only {limit}"),
+    "size_conflict": (
+        "{field} = {value} 与 {limit} 冲突，只能填写其中之一",
+        "{field} = {value} contradicts {limit}: give only one of them",
+    ),
+    "ratio_unreadable": (
+        "{field} = {value} 不是比例，应写成 {limit}",
+        "{field} = {value} is no ratio: write it as {limit}",
+    ),
+    "key_too_long": (
+        "{field} = {value} 太长，最多 {limit} 个字符",
+        "{field} = {value} is too long, at most {limit} characters",
+    ),
+    "key_taken": (
+        "{field} = {value} 已在第 {limit} 行用过，每行必须不同",
+        "{field} = {value} is used in row {limit} already: each row needs its own",
+    ),
+    "name_taken": (
+        "{field} = {value} 与第 {limit} 行的文件名相同（大小写不计）",
+        "{field} = {value} is the file name of row {limit} already (case doesn't count)",
+    ),
 }

@@ -38,16 +38,7 @@ class LockedPresence:
             return False
         if worker.machine != self.worker.machine:
             return None
-        path = self._path(worker.id)
-        if not path.exists():
-            return True
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        lock.release()
-        return True
+        return not _is_locked(self._path(worker.id))
 
     def forget(self, worker: Worker) -> None:
         """Its tasks are taken over: the lock file has served."""
@@ -65,3 +56,22 @@ class LockedPresence:
 def machine_name() -> str:
     """Names this machine: its host name, and a number of its hardware, since host names repeat."""
     return f"{platform.node()}-{uuid.getnode():012x}"
+
+
+def looks_alive(folder: Path, worker: Worker) -> bool:
+    """Whether `worker` runs, as far as it can be seen from here; one of another machine is believed."""
+    if worker.machine != machine_name():
+        return True
+    return _is_locked(folder / f"{worker.id}.lock")
+
+
+def _is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -34,17 +34,19 @@ class RunEnd(StrEnum):
 
 @dataclass(slots=True)
 class FirstAnswer:
-    """Whether the vendor has answered at all since the start, and what stood in the way if not."""
+    """Whether the vendor has answered at all since the start, and what has stood in the way since it last did."""
 
     answered: bool = False
     trouble: str | None = None
+    answered_at: float = 0.0
+    """Monotonic; the start, before the first answer."""
 
-    def note(self, task: Task) -> None:
-        """Learn from a submit's outcome."""
+    def note(self, task: Task, now: float) -> None:
+        """Learn from a task's step."""
         if task.state is State.READY and task.error_code in {"network", "account"}:
             self.trouble = task.error_code
         elif task.state not in {State.SUBMITTING, State.PREPARING, State.IN_DOUBT}:
-            self.answered = True
+            self.answered, self.answered_at, self.trouble = True, now, None
 
 
 class BatchWorker:
@@ -72,17 +74,44 @@ class BatchWorker:
         self._cancels_asked: set[int] = set()
         self._first = FirstAnswer()
         self._stopping = False
+        self._quick = False
+        self._leaving = False
+        self._states: dict[int, State] = {}
+        self._main: asyncio.Task[object] | None = None
+        self.give_up_after_s: float | None = None
+        """Stop when the vendor has not answered for so long; None waits for as long as it takes."""
 
-    def stop(self) -> None:
-        """Claim nothing new; finish what runs."""
+    @property
+    def admission(self) -> Admission:
+        """The lanes that this worker fills."""
+        return self._admission
+
+    def stop(self, *, quick: bool = False) -> None:
+        """Claim nothing new; finish what runs. `quick` leaves jobs to be adopted, once no submit is on its way."""
         self._stopping = True
+        self._quick = self._quick or quick
+        if quick:
+            for task_id, carrying in self._running.items():
+                if self._states.get(task_id) is not State.SUBMITTING:
+                    carrying.cancel()
         self._wake.set()
+
+    def leave(self) -> None:
+        """Stop now. Whatever was on its way is adopted, or found in doubt, at the next start."""
+        self._leaving = True
+        if self._main is not None:
+            self._main.cancel()
 
     async def run(self, batch: Batch) -> RunEnd:
         """Work until the batch is over, or `stop` was called and everything that ran has ended."""
         await self._engine.register(self._presence.worker)
+        self._main = asyncio.current_task()
         try:
             return await self._run(batch)
+        except asyncio.CancelledError:
+            if not self._leaving:
+                raise
+            return RunEnd.INTERRUPTED
         finally:
             for carrying in self._running.values():
                 carrying.cancel()
@@ -92,7 +121,7 @@ class BatchWorker:
     async def _run(self, batch: Batch) -> RunEnd:
         await self._engine.end_rest(Subject.DISK, "*")  # the folder was just opened: the disk answers
         await self._engine.shorten_waits()
-        started = self._clock.elapsed()
+        started = self._first.answered_at = self._clock.elapsed()
         await self._rescue(batch)
         rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
         while True:
@@ -129,19 +158,24 @@ class BatchWorker:
 
     def _carry(self, task: Task) -> None:
         if task.id not in self._running and task.can_go_on:
+            self._states[task.id] = task.state
             self._running[task.id] = asyncio.create_task(self._carrying(task), name=f"task-{task.id}")
 
     async def _carrying(self, task: Task) -> None:
         try:
             async for moved in self._run_task.steps(task):
-                self._first.note(moved)
+                self._first.note(moved, self._clock.elapsed())
                 task = moved
+                self._states[task.id] = moved.state
                 if moved.state not in AT_VENDOR:  # its slot is free, long before its pictures are here
                     self._wake.set()
+                if self._quick:
+                    return
             if task.state is State.IN_DOUBT:
                 await self._decide_one(task)
         finally:
             self._running.pop(task.id, None)
+            self._states.pop(task.id, None)
             self._wake.set()
 
     async def _rescue(self, batch: Batch) -> None:
@@ -199,11 +233,16 @@ class BatchWorker:
 
     async def _never_answered(self, started: float) -> RunEnd | None:
         """At the start, say at once that keys are refused, and after 30 s that nobody is there."""
-        if self._first.answered or self._stopping or self._first.trouble is None:
+        if self._stopping or self._first.trouble is None or self._running:
             return None
-        if self._first.trouble == "account" and not self._running and await self._all_accounts_rest():
+        silent_s = self._clock.elapsed() - self._first.answered_at
+        if self.give_up_after_s is not None and silent_s > self._clock.scaled(self.give_up_after_s):
+            return RunEnd.CREDENTIALS if self._first.trouble == "account" else RunEnd.UNREACHABLE
+        if self._first.answered:
+            return None
+        if self._first.trouble == "account" and await self._all_accounts_rest():
             return RunEnd.CREDENTIALS
-        if self._clock.elapsed() - started > self._clock.scaled(FIRST_ANSWER_WITHIN_S) and not self._running:
+        if self._clock.elapsed() - started > self._clock.scaled(FIRST_ANSWER_WITHIN_S):
             return RunEnd.CREDENTIALS if self._first.trouble == "account" else RunEnd.UNREACHABLE
         return None
 

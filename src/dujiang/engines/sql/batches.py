@@ -1,20 +1,23 @@
 """Batches: opening, filling, retrying, cancelling, counting."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from dujiang.domain.batch import Batch
-from dujiang.domain.lifecycle import FINAL, TRANSITIONS, Cancelled, CancelRequested, State
+from dujiang.domain.lifecycle import FINAL, HELD, TRANSITIONS, Cancelled, CancelRequested, State
 from dujiang.domain.task import Task
-from dujiang.engines.sql.records import record
-from dujiang.engines.sql.rows import TASK_ROWS, batch_of, request_text, task_of
-from dujiang.engines.sql.schema import batches, tasks
+from dujiang.engines.sql.records import note, record
+from dujiang.engines.sql.rows import TASK_ROWS, batch_of, event_text, request_text, task_of
+from dujiang.engines.sql.schema import batches, events, tasks
 from dujiang.ports import Added, NewTask
 
 _FINAL: Final = tuple(sorted(state.value for state in FINAL))
 _RETRYABLE: Final = tuple(sorted(state.value for state in FINAL - {State.SUCCEEDED}))
+_WAITING: Final = tuple(sorted(s.value for s, event in TRANSITIONS if event is Cancelled and s not in HELD))
+_RUNNING: Final = tuple(sorted(s.value for s in State if s not in FINAL and s.value not in _WAITING))
 _PAGE: Final = 500  # values in one IN list
 
 
@@ -58,8 +61,11 @@ def enqueue(connection: sa.Connection, batch_id: str, rows: Sequence[NewTask], n
 def _newest(connection: sa.Connection, batch_id: str, rows: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for start in range(0, len(rows), _PAGE):
-        query = sa.select(tasks.c.id, tasks.c.row, tasks.c.revision, tasks.c.digest).where(
-            tasks.c.batch_id == batch_id, tasks.c.newest, tasks.c.row.in_(rows[start : start + _PAGE])
+        # Every revision, in order, rather than "the newest": asked for that, SQLite walks the whole batch.
+        query = (
+            sa.select(tasks.c.id, tasks.c.row, tasks.c.revision, tasks.c.digest)
+            .where(tasks.c.batch_id == batch_id, tasks.c.row.in_(rows[start : start + _PAGE]))
+            .order_by(tasks.c.row, tasks.c.revision)
         )
         found.update({row["row"]: dict(row) for row in connection.execute(query).mappings()})
     return found
@@ -127,27 +133,53 @@ def _again_name(old: Mapping[Any, Any]) -> str:
     return f"{old['name']}-v{old['revision'] + 1}"
 
 
-def cancel(connection: sa.Connection, now: float, *, batch_id: str | None, task_ids: Sequence[int]) -> dict[str, int]:
+def cancel(connection: sa.Connection, task_ids: Sequence[int], now: float) -> dict[str, int]:
     """Cancel what waits, ask for what runs; what is over or in doubt is refused."""
+    found = (_task(connection, task_id) for task_id in task_ids)
+    return _cancel_all(connection, [task for task in found if task is not None], now)
+
+
+def cancel_running(connection: sa.Connection, batch_id: str, now: float) -> dict[str, int]:
+    """The same for every task of a batch that is in somebody's hands or in doubt: never more than a few."""
+    query = TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state.in_(_RUNNING))
+    return _cancel_all(connection, [task_of(row) for row in connection.execute(query).mappings().all()], now)
+
+
+def cancel_waiting(connection: sa.Connection, batch_id: str, now: float, at_most: int) -> int:
+    """Cancel so many of a batch's waiting tasks at once; how many there were. They have no holder and no slot."""
+    query = (
+        sa.select(tasks.c.id, tasks.c.version, tasks.c.attempt)
+        .where(tasks.c.batch_id == batch_id, tasks.c.state.in_(_WAITING))
+        .limit(at_most)
+    )
+    found = connection.execute(query).all()
+    if not found:
+        return 0
+    state, event = State.CANCELLED.value, Cancelled()
+    connection.execute(
+        sa.update(tasks)
+        .where(tasks.c.id == sa.bindparam("task_id"), tasks.c.version == sa.bindparam("held_version"))
+        .values(state=state, version=tasks.c.version + 1, owner=None, updated_at=now),
+        [{"task_id": row.id, "held_version": row.version} for row in found],
+    )
+    happened = {"at": now, "type": type(event).__name__, "state": state, "data": event_text(event)}
+    connection.execute(sa.insert(events), [{"task_id": row.id, "attempt": row.attempt, **happened} for row in found])
+    return len(found)
+
+
+def _cancel_all(connection: sa.Connection, targets: Sequence[Task], now: float) -> dict[str, int]:
     done = {"cancelled": 0, "requested": 0, "refused": 0}
-    for task in _cancel_targets(connection, batch_id, task_ids):
+    for task in targets:
         done[_cancel(connection, task, now)] += 1
     return done
-
-
-def _cancel_targets(connection: sa.Connection, batch_id: str | None, task_ids: Sequence[int]) -> list[Task]:
-    if batch_id is not None:
-        unfinished = [state.value for state in State if state not in FINAL]
-        query = TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state.in_(unfinished))
-        return [task_of(row) for row in connection.execute(query).mappings()]
-    found = (_task(connection, task_id) for task_id in task_ids)
-    return [task for task in found if task is not None]
 
 
 def _cancel(connection: sa.Connection, task: Task, now: float) -> str:
     if (task.state, CancelRequested) in TRANSITIONS:
         # A flag beside the state: whoever holds the task keeps its copy, so the version stays.
-        connection.execute(sa.update(tasks).where(tasks.c.id == task.id).values(cancel_requested=True))
+        if not task.cancel_requested:
+            connection.execute(sa.update(tasks).where(tasks.c.id == task.id).values(cancel_requested=True))
+            note(connection, replace(task, cancel_requested=True), CancelRequested(), now)
         return "requested"
     if (task.state, Cancelled) in TRANSITIONS:
         record(connection, task, Cancelled(), now=now, owner=None)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from dujiang.domain.errors import StaleTask
 from dujiang.domain.lifecycle import Claimed, PreparationStarted, State
 from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
@@ -26,6 +27,7 @@ _LOOKING: Final = sa.select(sa.func.count()).where(
     attempts.c.lane_id == sa.bindparam("lane"),
     attempts.c.slot_until > sa.bindparam("now"),
     attempts.c.outcome == Outcome.OPEN.value,
+    attempts.c.looking,
 )
 _HEAD: Final = (
     TASK_ROWS.where(
@@ -33,7 +35,7 @@ _HEAD: Final = (
         tasks.c.state == State.READY.value,
         tasks.c.req_key == sa.bindparam("req_key"),
     )
-    .order_by(tasks.c.priority.desc(), tasks.c.position)
+    .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
     .limit(sa.bindparam("at_most"))
 )
 _CLAIM: Final = (
@@ -54,6 +56,16 @@ _NEXT_SLOT: Final = sa.select(sa.func.min(attempts.c.slot_until)).where(
     attempts.c.slot_until > sa.bindparam("now"),
     attempts.c.slot_until < HELD_UNTIL_TOLD,
 )
+_SHORTEN: Final = (
+    sa.update(attempts)
+    .where(
+        attempts.c.lane_id == sa.bindparam("lane"),
+        attempts.c.slot_until > sa.bindparam("now"),
+        attempts.c.slot_until < HELD_UNTIL_TOLD,
+        attempts.c.slot_until > sa.bindparam("now") + attempts.c.slot_for_s,
+    )
+    .values(slot_until=sa.bindparam("now") + attempts.c.slot_for_s)
+)
 _PAUSED: Final = sa.select(batches.c.paused).where(batches.c.id == sa.bindparam("batch"))
 
 
@@ -61,7 +73,7 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
     """One turn: the tasks that got a slot, and when something that stands in the way ends by itself."""
     if connection.execute(_PAUSED, {"batch": batch_id}).scalar():
         return Turn([], None)
-    resting = [rest_of(row) for row in connection.execute(_RESTS).mappings()]
+    resting = [_shortened(connection, rest_of(row), now) for row in connection.execute(_RESTS).mappings().all()]
     claimed: list[Task] = []
     due: list[float] = []
     for offer in offers:
@@ -75,6 +87,16 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
     return Turn(claimed, min(due) if due else None)
 
 
+def _shortened(connection: sa.Connection, rest: Rest, now: float) -> Rest:
+    """A rest is never honoured longer than its length from now: the clock may have gone back."""
+    latest = now + rest.length_s
+    if rest.until <= latest:
+        return rest
+    this = sa.and_(rests.c.subject == rest.subject.value, rests.c.key == rest.key)
+    connection.execute(sa.update(rests).where(this).values(until=latest))
+    return replace(rest, until=latest)
+
+
 def _room(
     connection: sa.Connection, offer: Offer, resting: Sequence[Rest], now: float, due: list[float]
 ) -> tuple[int, bool]:
@@ -83,6 +105,7 @@ def _room(
     in_use = connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
     free = min(offer.limit.free(in_use), offer.at_most)
     if not free:
+        connection.execute(_SHORTEN, {"lane": lane.id, "now": now})  # here, too, the clock may have gone back
         next_end = connection.execute(_NEXT_SLOT, {"lane": lane.id, "now": now}).scalar()
         due += [next_end - now] if next_end is not None else []
         return 0, False
@@ -110,7 +133,7 @@ def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: fl
     found = (
         sa.select(attempts.c.task_id)
         .join(lanes, lanes.c.id == attempts.c.lane_id)
-        .where(condition, attempts.c.slot_until > now, attempts.c.outcome == Outcome.OPEN.value)
+        .where(condition, attempts.c.slot_until > now, attempts.c.outcome == Outcome.OPEN.value, attempts.c.looking)
         .limit(1)
     )
     return connection.execute(found).first() is not None
@@ -119,10 +142,12 @@ def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: fl
 def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, now: float, *, looking: bool) -> Task:
     number = (task.attempt.number if task.attempt else 0) + 1
     moved = after(task, Claimed(number, offer.lane.id))
-    connection.execute(
+    taken = connection.execute(
         _CLAIM,
         {"task_id": task.id, "held_version": task.version, "worker": worker.id, "number": number, "now": now},
     )
+    if not taken.rowcount:
+        raise StaleTask(f"task {task.id} has moved on")
     connection.execute(_ATTEMPT, _attempt_row(task, number, offer, worker, now, looking=looking))
     lane = offer.lane
     attempt = Attempt(
@@ -163,7 +188,7 @@ def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, 
         return []
     rows = connection.execute(
         TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state == State.QUEUED.value)
-        .order_by(tasks.c.priority.desc(), tasks.c.position)
+        .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
         .limit(at_most)
     ).mappings()
     return [record(connection, task_of(row), PreparationStarted(), now=now, owner=worker.id) for row in rows.all()]

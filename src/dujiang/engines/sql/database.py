@@ -138,6 +138,20 @@ def schema_revision(database: sa.Engine) -> str | None:
         return None if found is None else str(found)
 
 
+def revision_of(url: str) -> str | None:
+    """The migration that the database at `url` stands at, without making or changing it; None if there is none."""
+    path = Path(sa.make_url(url).database or "")
+    if not path.is_file():
+        return None
+    database = sa.create_engine(sa.URL.create("sqlite", database=f"file:{path}?mode=ro&uri=true"))
+    try:
+        return schema_revision(database)
+    except sa.exc.DBAPIError:
+        return None
+    finally:
+        database.dispose()
+
+
 def _refuse_untrustworthy_folder(path: Path) -> None:
     folder = _nearest_existing(path.absolute().parent)
     kind = _filesystem(folder, ((p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)))

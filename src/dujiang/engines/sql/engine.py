@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
@@ -17,13 +18,14 @@ from dujiang.domain.task import HELD_UNTIL_TOLD, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
 from dujiang.engines.sql import claims, lanes, records
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
-from dujiang.engines.sql.schema import HELD_STATES, attempts, batches, rests, tasks, workers
-from dujiang.engines.sql.writer import Writer
+from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
+from dujiang.engines.sql.writer import Writer, store_error
 from dujiang.ports import Added, Clock, LaneUse, NewTask, Offer, Turn, Worker
 
 T = TypeVar("T")
 
 PAGE: Final = 500
+CANCELLED: Final = 2000  # tasks in one transaction, about 0.1 s: what runs must not wait for it
 
 
 class SqlEngine:
@@ -53,7 +55,13 @@ class SqlEngine:
 
     async def retry(self, task_ids: Sequence[int], *, again: bool = False) -> list[int]:
         """See `ports.Engine`."""
-        return await self._change(lambda connection, now: batch_changes.retry(connection, task_ids, now, again=again))
+
+        async def some(page: Sequence[int]) -> list[int]:
+            return await self._change(lambda connection, now: batch_changes.retry(connection, page, now, again=again))
+
+        # In pages, so that what runs need not wait for long to have its job ids committed.
+        pages = [await some(task_ids[start : start + PAGE]) for start in range(0, len(task_ids), PAGE)]
+        return [task_id for page in pages for task_id in page]
 
     async def pause(self, batch_id: str, *, paused: bool) -> None:
         """See `ports.Engine`."""
@@ -62,9 +70,17 @@ class SqlEngine:
 
     async def cancel(self, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> Mapping[str, int]:
         """See `ports.Engine`."""
-        return await self._change(
-            lambda connection, now: batch_changes.cancel(connection, now, batch_id=batch_id, task_ids=task_ids)
-        )
+        if batch_id is None:
+            return await self._change(lambda connection, now: batch_changes.cancel(connection, task_ids, now))
+
+        def some(connection: sa.Connection, now: float) -> int:
+            return batch_changes.cancel_waiting(connection, batch_id, now, CANCELLED)
+
+        cancelled = 0
+        while page := await self._change(some):
+            cancelled += page
+        done = await self._change(lambda connection, now: batch_changes.cancel_running(connection, batch_id, now))
+        return done | {"cancelled": done["cancelled"] + cancelled}
 
     async def counts(self, batch_id: str) -> Mapping[State, int]:
         """See `ports.Engine`."""
@@ -157,16 +173,17 @@ class SqlEngine:
 
     async def doubts(self, batch_id: str) -> list[Task]:
         """See `ports.Engine`."""
-        return await self._tasks(
-            TASK_ROWS.where(
-                tasks.c.batch_id == batch_id, tasks.c.state == State.IN_DOUBT.value, tasks.c.newest
-            ).order_by(tasks.c.position)
-        )
+        query = TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state == State.IN_DOUBT.value, tasks.c.newest)
+        # Put in order here: to save itself that, SQLite would walk the whole batch.
+        return sorted(await self._tasks(query), key=lambda task: (task.position, task.id))
 
     async def cancel_requests(self, worker: Worker) -> list[int]:
         """See `ports.Engine`."""
         query = sa.select(tasks.c.id).where(
-            tasks.c.owner == worker.id, tasks.c.state.in_(HELD_STATES), tasks.c.cancel_requested
+            tasks.c.owner == worker.id,
+            IS_HELD,
+            tasks.c.cancel_requested,
+            tasks.c.newest,  # a superseded row that was sent goes on; it is only not sent again
         )
         return list(await self._read(lambda connection: connection.execute(query).scalars().all()))
 
@@ -213,7 +230,7 @@ class SqlEngine:
 
     async def workers(self) -> list[Worker]:
         """See `ports.Engine`."""
-        holding = sa.select(tasks.c.owner).where(tasks.c.state.in_(HELD_STATES), tasks.c.owner.is_not(None))
+        holding = sa.select(tasks.c.owner).where(IS_HELD, tasks.c.owner.is_not(None))
         query = sa.select(workers).where(sa.or_(workers.c.ended_at.is_(None), workers.c.id.in_(holding)))
         rows = await self._read(lambda connection: connection.execute(query).mappings().all())
         return [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
@@ -223,7 +240,7 @@ class SqlEngine:
 
         def change(connection: sa.Connection, now: float) -> list[Task]:
             held = tasks.c.owner.is_(None) if gone is None else tasks.c.owner == gone.id
-            rows = connection.execute(TASK_ROWS.where(held, tasks.c.state.in_(HELD_STATES))).mappings().all()
+            rows = connection.execute(TASK_ROWS.where(held, IS_HELD)).mappings().all()
             adopted: list[Task] = []
             for row in rows:
                 task = task_of(row)
@@ -246,12 +263,10 @@ class SqlEngine:
     async def changed_elsewhere(self) -> bool:
         """See `ports.Engine`."""
 
-        def change(connection: sa.Connection) -> bool:
-            version = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
-            seen, self._seen_version = self._seen_version, version
-            return bool(seen is not None and seen != version)
-
-        return await self._writer.do(change)
+        # Remembered only once it is answered: a change may run twice, when its group fails.
+        version = await self._writer.do(lambda connection: connection.exec_driver_sql("PRAGMA data_version").scalar())
+        seen, self._seen_version = self._seen_version, version
+        return seen is not None and seen != version
 
     async def aclose(self) -> None:
         """See `ports.Engine`."""
@@ -265,8 +280,13 @@ class SqlEngine:
 
     async def _read(self, read: Callable[[sa.Connection], T]) -> T:
         def run() -> T:
-            with self.database.connect().execution_options(reading=True) as connection:
-                return read(connection)
+            try:
+                with self.database.connect().execution_options(reading=True) as connection:
+                    return read(connection)
+            except DBAPIError as error:
+                if refused := store_error(error):
+                    raise refused from error
+                raise
 
         return await asyncio.to_thread(run)
 

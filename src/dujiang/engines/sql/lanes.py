@@ -27,10 +27,11 @@ def lane(connection: sa.Connection, endpoint: str, account: Account, req_key: st
 def _account_id(connection: sa.Connection, account: Account) -> int:
     """Known by any of its keys, or else by its name: a configured account that shares a key is that one, renamed."""
     mine = {key.fingerprint for key in account.keys}
-    stored = connection.execute(sa.select(accounts)).mappings().all()
+    stored = connection.execute(sa.select(accounts).order_by(accounts.c.id)).mappings().all()
     by_key = [row for row in stored if mine & set(json.loads(row["fingerprints"]))]
     by_name = [row for row in stored if row["name"] == account.name]
-    found = next(iter([*by_key, *by_name]), None)
+    both = [row for row in by_key if row["name"] == account.name]
+    found = next(iter([*both, *by_key, *by_name]), None)
     if found is None:
         made = connection.execute(sa.insert(accounts).values(name=account.name, fingerprints=dumped(sorted(mine))))
         assert made.inserted_primary_key is not None
@@ -84,6 +85,8 @@ def shorten_waits(connection: sa.Connection, now: float) -> None:
     connection.execute(
         sa.update(attempts)
         .where(
+            attempts.c.lane_id.in_(sa.select(lanes.c.id)),  # the index begins with the lane: no look at old attempts
+            attempts.c.slot_until > now,
             attempts.c.slot_until < HELD_UNTIL_TOLD,
             attempts.c.slot_until > now + attempts.c.slot_for_s,
         )

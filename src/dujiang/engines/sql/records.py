@@ -6,12 +6,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from dujiang.domain import lifecycle as life
-from dujiang.domain.errors import StaleTask
+from dujiang.domain.errors import StaleTask, UnlawfulEvent
 from dujiang.domain.lifecycle import HELD, Event, State, heeding_cancel
 from dujiang.domain.rests import RestOrder, Subject
-from dujiang.domain.task import HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Settlement, Task, after, settlement
+from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Settlement, Task, after, settlement
 from dujiang.engines.sql.rows import dumped, event_text, files_text
-from dujiang.engines.sql.schema import attempts, events, rests, tasks
+from dujiang.engines.sql.schema import attempts, events, lanes, rests, tasks
 
 _MOVE: Final = (
     sa.update(tasks)
@@ -70,7 +70,7 @@ _SETTLED: Final = (
         slot_for_s=sa.bindparam("new_slot_for_s"),
         ended_at=sa.func.coalesce(attempts.c.ended_at, sa.bindparam("now")),
         run_s=sa.func.coalesce(attempts.c.run_s, sa.bindparam("new_run_s")),
-        images=sa.bindparam("new_images"),
+        images=sa.func.coalesce(sa.bindparam("new_images", type_=sa.Integer), attempts.c.images),
     )
 )
 
@@ -101,10 +101,12 @@ def record(
         if found is None or found.version != task.version:
             raise StaleTask(f"task {task.id} has moved on")
         cancel_requested = bool(found.cancel_requested)
-    _settle(connection, task, heeded, now)
+    _settle(connection, task, event, now)  # what happened at the vendor, not what we make of it
     note(connection, moved, heeded, now)
     if order is not None:
         rest(connection, order, now)
+    if isinstance(heeded, life.Saved):
+        end_rest(connection, Subject.DISK, "*")
     if task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking:
         _end_rests_refuted(connection, task, heeded, order)
     return moved
@@ -139,6 +141,8 @@ def _settle(connection: sa.Connection, task: Task, event: Event, now: float) -> 
         return
     these = {"of_task": task.id, "of_number": task.attempt.number, "new_outcome": settled.outcome.value, "now": now}
     if isinstance(event, life.Accepted | life.JobFound):
+        if isinstance(event, life.JobFound):
+            _refuse_foreign_job(connection, task, event.job_id)
         request_id = event.request_id if isinstance(event, life.Accepted) else None
         more: dict[str, Any] = {
             "new_slot_until": HELD_UNTIL_TOLD,
@@ -158,13 +162,31 @@ def _settle(connection: sa.Connection, task: Task, event: Event, now: float) -> 
 
 def _slot_until(task: Task, event: Event, settled: Settlement, now: float) -> float:
     """A dead worker's submit is counted from when it was sent, not from when it was found."""
+    if settled.slot_for_s == ENDED:
+        return ENDED  # not `now`: a clock that goes back must not wake slots that have ended
     if isinstance(event, life.Orphaned) and task.attempt is not None:
         return min(task.attempt.sent_at, now) + settled.slot_for_s
     return now + settled.slot_for_s
 
 
-def _reserved(task: Task, settled: Settlement) -> int:
+def _reserved(task: Task, settled: Settlement) -> int | None:
+    """Images of an attempt that brought none; None leaves those that an earlier event counted."""
+    if task.attempt is not None and task.attempt.delivered:
+        return None
     return task.request.images if settled.outcome in SETTLED | UNSETTLED else 0
+
+
+def _refuse_foreign_job(connection: sa.Connection, task: Task, job_id: str) -> None:
+    """A job has one attempt: a person who names another task's job has mistyped it."""
+    assert task.attempt is not None, "a doubt is about an attempt"
+    query = (
+        sa.select(attempts.c.task_id)
+        .join(lanes, lanes.c.id == attempts.c.lane_id)
+        .where(attempts.c.job_id == job_id, lanes.c.endpoint == task.attempt.endpoint)
+    )
+    found = connection.execute(query).scalars().first()
+    if found is not None:
+        raise UnlawfulEvent(f"job {job_id} belongs to task {found}")
 
 
 def note(connection: sa.Connection, task: Task, event: Event, now: float) -> None:
@@ -191,7 +213,7 @@ def rest(connection: sa.Connection, order: RestOrder, now: float) -> None:
     found = connection.execute(sa.select(rests).where(this)).mappings().one_or_none()
     if found is not None and now < found["until"] <= now + found["length_s"]:
         return
-    in_a_row = found["in_a_row"] + 1 if found is not None else 0
+    in_a_row = found["in_a_row"] + 1 if found is not None and found["code"] == order.code else 0
     length_s = order.rule.length_s(in_a_row)
     values = {
         "code": order.code,
@@ -212,20 +234,20 @@ def end_rest(connection: sa.Connection, subject: Subject, key: str) -> None:
 
 
 def _end_rests_refuted(connection: sa.Connection, task: Task, event: Event, order: RestOrder | None) -> None:
-    """A look that the vendor answered shows that everything works but what its answer was about."""
-    unanswered = isinstance(event, life.Unanswered | life.Orphaned)
-    if unanswered or task.attempt is None or (order is not None and order.subject is Subject.ENDPOINT):
+    """A look that the vendor answered shows that everything works that it passed before its answer was given."""
+    if task.attempt is None or isinstance(event, life.Unanswered | life.Orphaned):
         return
     for subject, key in subjects(task.attempt.lane_id, task.attempt.account_id, task.attempt.endpoint):
-        if order is None or order.subject is not subject:
-            end_rest(connection, subject, key)
+        if order is not None and order.subject is subject:
+            return
+        end_rest(connection, subject, key)
 
 
 def subjects(lane_id: int, account_id: int, endpoint: str) -> tuple[tuple[Subject, str], ...]:
-    """Everything whose rest stands in the way of a submit."""
+    """Everything whose rest stands in the way of a submit, in the order in which a submit meets it."""
     return (
-        (Subject.LANE, str(lane_id)),
+        (Subject.ENDPOINT, endpoint),
         (Subject.ACCOUNT, str(account_id)),
         (Subject.PACE, str(account_id)),
-        (Subject.ENDPOINT, endpoint),
+        (Subject.LANE, str(lane_id)),
     )

@@ -11,7 +11,7 @@ from dujiang.domain.batch import Batch, OnDoubt
 from dujiang.domain.lifecycle import Event, State, StoredFile
 from dujiang.domain.requests import Request
 from dujiang.domain.rests import Rest, Subject
-from dujiang.domain.task import Attempt, Task
+from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.schema import accounts, attempts, lanes, tasks
 
 StoredRow = Mapping[Any, Any]
@@ -27,6 +27,7 @@ TASK_ROWS: Final = (
         attempts.c.sent_at,
         attempts.c.accepted_at,
         attempts.c.job_id,
+        attempts.c.outcome,
         lanes.c.account_id,
         lanes.c.endpoint,
         accounts.c.name.label("account"),
@@ -101,6 +102,7 @@ def _attempt_of(row: StoredRow) -> Attempt:
         accepted_at=row["accepted_at"],
         job_id=row["job_id"],
         looking=bool(row["looking"]),
+        delivered=row["outcome"] == Outcome.DONE.value,
     )
 
 

@@ -62,16 +62,23 @@ tasks: Final = sa.Table(
     sqlite_autoincrement=True,  # an id is never used again: files and logs name it
 )
 sa.Index(  # the head of the line of one batch and product
-    "ix_tasks_line", tasks.c.batch_id, tasks.c.state, tasks.c.req_key, tasks.c.priority.desc(), tasks.c.position
+    "ix_tasks_line",
+    tasks.c.batch_id,
+    tasks.c.state,
+    tasks.c.req_key,
+    tasks.c.priority.desc(),
+    tasks.c.position,
+    tasks.c.id,
 )
 sa.Index("ix_tasks_counts", tasks.c.batch_id, tasks.c.newest, tasks.c.state)
 sa.Index("ix_tasks_order", tasks.c.batch_id, tasks.c.newest, tasks.c.position, tasks.c.id)
-HELD_STATES: Final = tuple(sorted(state.value for state in HELD))
+# Literals, not parameters: a partial index is used only by queries that say the same words.
+IS_HELD: Final = tasks.c.state.in_([sa.literal_column(f"'{state.value}'") for state in sorted(HELD)])
 sa.Index(  # who holds what, and what nobody holds although somebody should
     "ix_tasks_owner",
     tasks.c.owner,
-    sqlite_where=tasks.c.state.in_(HELD_STATES),
-    postgresql_where=tasks.c.state.in_(HELD_STATES),
+    sqlite_where=IS_HELD,
+    postgresql_where=IS_HELD,
 )
 
 attempts: Final = sa.Table(

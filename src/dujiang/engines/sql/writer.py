@@ -25,6 +25,7 @@ GROUP: Final = 64  # changes in one transaction: enough to make the fsync cheap,
 PATIENCE_S: Final = 60.0  # how long a locked or full database is tried again before its callers are told
 AGAIN_AFTER_S: Final = 0.2
 PASSING: Final = ("locked", "busy", "full", "disk i/o")
+LASTING: Final = ("readonly", "read-only", "unable to open", "malformed", "not a database")
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ class Writer:
         self._patience_s = patience_s
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._accepting = threading.Lock()  # nothing is accepted behind the last entry, where nobody would see it
+        self._connection = database.connect()
         self._thread = threading.Thread(target=self._run, name="dujiang-writer", daemon=True)
         self._thread.start()
 
@@ -52,22 +55,24 @@ class Writer:
 
         Raises what the change raises, or `StoreError` if the database stays locked or full.
         """
-        if self._closing.is_set():
-            raise StoreError("the database is closed", why="gone")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._entries.put(_Entry(change, loop, future))
+        with self._accepting:
+            if self._closing.is_set():
+                raise StoreError("the database is closed", why="gone")
+            self._entries.put(_Entry(change, loop, future))
         return await future
 
     def close(self) -> None:
         """Finish what was accepted, then stop. Blocks."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._entries.put(None)
+        with self._accepting:
+            if not self._closing.is_set():
+                self._closing.set()
+                self._entries.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        with self._database.connect() as connection:
+        with self._connection as connection:
             open_ = True
             while open_:
                 group, open_ = self._next_group()
@@ -86,16 +91,27 @@ class Writer:
 
     def _run_group(self, connection: sa.Connection, group: list[_Entry]) -> None:
         try:
-            self._transact(connection, group)
-        except Exception:  # noqa: BLE001 - whoever is at fault hears of it when run alone
+            self._transact(connection, group, self._patience_s)
+        except StoreError as refused:
+            # Patience is spent once for the group. What is locked is locked for everybody; where a large change found
+            # no room, a small one may.
             for entry in group:
-                try:
-                    self._transact(connection, [entry])
-                except Exception as error:  # noqa: BLE001 - handed to the caller
-                    entry.error = error
+                entry.error = refused
+            if refused.why == "full":
+                self._run_alone(connection, group, patience_s=0)
+        except Exception:  # noqa: BLE001 - whoever is at fault hears of it when run alone
+            self._run_alone(connection, group, self._patience_s)
 
-    def _transact(self, connection: sa.Connection, group: list[_Entry]) -> None:
-        give_up_at = time.monotonic() + self._patience_s
+    def _run_alone(self, connection: sa.Connection, group: list[_Entry], patience_s: float) -> None:
+        for entry in group:
+            try:
+                self._transact(connection, [entry], patience_s)
+                entry.error = None
+            except Exception as error:  # noqa: BLE001 - handed to the caller
+                entry.error = error
+
+    def _transact(self, connection: sa.Connection, group: list[_Entry], patience_s: float) -> None:
+        give_up_at = time.monotonic() + patience_s
         while True:
             try:
                 with connection.begin():
@@ -103,13 +119,25 @@ class Writer:
                         entry.result = entry.change(connection)
                 return
             except DBAPIError as error:
-                reason = str(error.orig).lower()
-                if not any(word in reason for word in PASSING):
+                refused = store_error(error)
+                if refused is None:
                     raise
-                if time.monotonic() > give_up_at or self._closing.is_set():
-                    why = "full" if "full" in reason else "gone"
-                    raise StoreError(str(error.orig), why=why) from error
+                if not _is_passing(error) or time.monotonic() >= give_up_at or self._closing.is_set():
+                    raise refused from error
                 self._closing.wait(AGAIN_AFTER_S)
+
+
+def store_error(error: DBAPIError) -> StoreError | None:
+    """The store's refusal that `error` stands for; None if it is a fault of the statement."""
+    reason = str(error.orig).lower()
+    if not any(word in reason for word in PASSING + LASTING):
+        return None
+    why = "full" if "full" in reason else "denied" if "read" in reason else "gone"
+    return StoreError(str(error.orig), why=why)
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    return any(word in str(error.orig).lower() for word in PASSING)
 
 
 def _answer(group: list[_Entry]) -> None:

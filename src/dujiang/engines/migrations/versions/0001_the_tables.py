@@ -123,7 +123,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_tasks_line",
         "tasks",
-        ["batch_id", "state", "req_key", sa.literal_column("priority DESC"), "position"],
+        ["batch_id", "state", "req_key", sa.literal_column("priority DESC"), "position", "id"],
         unique=False,
     )
     op.create_index("ix_tasks_order", "tasks", ["batch_id", "newest", "position", "id"], unique=False)

@@ -1,0 +1,247 @@
+"""Every command and its flags. What a command does stands in a module of its own."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dujiang.domain.lifecycle import State
+from dujiang.messages import Language, text, use_language
+
+app = typer.Typer(
+    help=text("help_dujiang"),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+batch_app = typer.Typer(help=text("help_batch"), no_args_is_help=True, rich_markup_mode=None)
+tasks_app = typer.Typer(help=text("help_tasks"), no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(help=text("help_config"), no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(batch_app, name="batch")
+app.add_typer(tasks_app, name="tasks")
+app.add_typer(config_app, name="config")
+
+Json = Annotated[bool, typer.Option("--json", help=text("help_json"))]
+Home = Annotated[Path | None, typer.Option("--home", help=text("help_home"), envvar="DUJIANG_HOME")]
+BatchWord = Annotated[str, typer.Argument(metavar="BATCH", help=text("help_batch_word"))]
+TaskIds = Annotated[list[int], typer.Argument(metavar="TASK...", help=text("help_task_ids"))]
+InputPath = Annotated[str, typer.Argument(metavar="INPUT", help=text("help_input"))]
+
+
+class Decision(StrEnum):
+    """What a person can decide about a task in doubt."""
+
+    RESUBMIT = "resubmit"
+    FOUND = "found"
+    FAIL = "fail"
+
+
+@app.callback()
+def choose_language(
+    lang: Annotated[Language | None, typer.Option("--lang", help=text("help_lang"))] = None,
+) -> None:
+    """Before every command."""
+    if lang is not None:
+        use_language(lang)
+
+
+@app.command(help=text("help_run"))
+def run(
+    input_path: InputPath,
+    out: Annotated[Path, typer.Option("--out", help=text("help_out"))] = Path("dujiang-out"),
+    name: Annotated[str | None, typer.Option("--name", help=text("help_name"))] = None,
+    model: Annotated[str, typer.Option("--model", help=text("help_model"))] = "4.0",
+    concurrency: Annotated[str | None, typer.Option("--concurrency", help=text("help_concurrency"))] = None,
+    on_doubt: Annotated[str, typer.Option("--on-doubt", help=text("help_on_doubt"))] = "hold",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help=text("help_retry_failed"))] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help=text("help_skip_invalid"))] = False,
+    quick_exit: Annotated[bool, typer.Option("--quick-exit", help=text("help_quick_exit"))] = False,
+    give_up_after: Annotated[float | None, typer.Option("--give-up-after", help=text("help_give_up_after"))] = None,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Submit a batch and work until it is over."""
+    from dujiang.cli import run as door
+
+    wish = door.Wish(
+        input_path,
+        out,
+        name,
+        model,
+        concurrency,
+        on_doubt,
+        retry_failed,
+        skip_invalid,
+        quick_exit,
+        give_up_after,
+        as_json,
+    )
+    raise typer.Exit(door.run(wish, home))
+
+
+@app.command(help=text("help_plan"))
+def plan(
+    input_path: InputPath,
+    model: Annotated[str, typer.Option("--model", help=text("help_model"))] = "4.0",
+    as_json: Json = False,
+) -> None:
+    """Check an input and say what it would cost."""
+    from dujiang.cli import plan as door
+
+    raise typer.Exit(door.plan(input_path, model, as_json=as_json))
+
+
+@batch_app.command("list", help=text("help_batch_list"))
+def batch_list(as_json: Json = False, home: Home = None) -> None:
+    """Every batch."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.list_all(home, as_json=as_json))
+
+
+@batch_app.command("show", help=text("help_batch_show"))
+def batch_show(batch: BatchWord, as_json: Json = False, home: Home = None) -> None:
+    """One batch."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.show(batch, home, as_json=as_json))
+
+
+@batch_app.command("pause", help=text("help_batch_pause"))
+def batch_pause(batch: BatchWord, home: Home = None) -> None:
+    """Stop submitting."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.pause(batch, home, paused=True))
+
+
+@batch_app.command("resume", help=text("help_batch_resume"))
+def batch_resume(batch: BatchWord, home: Home = None) -> None:
+    """Go on submitting."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.pause(batch, home, paused=False))
+
+
+@batch_app.command("cancel", help=text("help_batch_cancel"))
+def batch_cancel(batch: BatchWord, home: Home = None) -> None:
+    """Cancel what waits, ask for what runs."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.cancel(batch, home))
+
+
+@tasks_app.command("list", help=text("help_tasks_list"))
+def tasks_list(
+    batch: Annotated[str | None, typer.Option("--batch", help=text("help_batch_word"))] = None,
+    state: Annotated[list[State] | None, typer.Option("--state", help=text("help_state"))] = None,
+    code: Annotated[str | None, typer.Option("--code", help=text("help_code"))] = None,
+    after: Annotated[int, typer.Option("--after", help=text("help_after"))] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help=text("help_limit"))] = 50,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """A page of tasks."""
+    from dujiang.cli import tasks as door
+
+    raise typer.Exit(door.list_page(home, batch, state or [], code, after, limit, as_json=as_json))
+
+
+@tasks_app.command("show", help=text("help_tasks_show"))
+def tasks_show(
+    task: Annotated[int, typer.Argument(metavar="TASK", help=text("help_task_ids"))],
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """One task and its history."""
+    from dujiang.cli import tasks as door
+
+    raise typer.Exit(door.show(task, home, as_json=as_json))
+
+
+@tasks_app.command("cancel", help=text("help_tasks_cancel"))
+def tasks_cancel(tasks: TaskIds, home: Home = None) -> None:
+    """Cancel tasks."""
+    from dujiang.cli import tasks as door
+
+    raise typer.Exit(door.cancel(tasks, home))
+
+
+@tasks_app.command("retry", help=text("help_tasks_retry"))
+def tasks_retry(
+    tasks: Annotated[list[int] | None, typer.Argument(metavar="TASK...", help=text("help_task_ids"))] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help=text("help_retry_batch"))] = None,
+    state: Annotated[list[State] | None, typer.Option("--state", help=text("help_state"))] = None,
+    code: Annotated[str | None, typer.Option("--code", help=text("help_code"))] = None,
+    again: Annotated[bool, typer.Option("--again", help=text("help_again"))] = False,
+    home: Home = None,
+) -> None:
+    """New tasks for ended ones."""
+    from dujiang.cli import tasks as door
+
+    raise typer.Exit(door.retry(tasks or [], home, batch, state or [], code, again=again))
+
+
+@app.command(help=text("help_resolve"))
+def resolve(
+    task: Annotated[int, typer.Argument(metavar="TASK", help=text("help_task_ids"))],
+    decision: Annotated[Decision, typer.Argument(help=text("help_decision"))],
+    job_id: Annotated[str | None, typer.Argument(metavar="[JOB_ID]", help=text("help_job_id"))] = None,
+    home: Home = None,
+) -> None:
+    """Decide about a task in doubt."""
+    from dujiang.cli import tasks as door
+
+    raise typer.Exit(door.resolve(task, decision.value, job_id, home))
+
+
+@app.command(
+    help=text("help_sim"),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def sim(context: typer.Context) -> None:
+    """Serve a local Jimeng."""
+    from dujiang.simulator.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
+@app.command(help=text("help_doctor"))
+def doctor(
+    out: Annotated[Path, typer.Option("--out", help=text("help_out"))] = Path("dujiang-out"),
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Check settings, keys, endpoint, clock, disk and database."""
+    from dujiang.cli import doctor as door
+
+    raise typer.Exit(door.doctor(out, home, as_json=as_json))
+
+
+@config_app.command("schema", help=text("help_config_schema"))
+def config_schema(as_json: Json = False) -> None:
+    """Every setting."""
+    from dujiang.cli import config as door
+
+    raise typer.Exit(door.schema(as_json=as_json))
+
+
+@config_app.command("get", help=text("help_config_get"))
+def config_get(
+    setting: Annotated[str | None, typer.Argument(metavar="[SETTING]", help=text("help_setting"))] = None,
+    home: Home = None,
+) -> None:
+    """The settings in force."""
+    from dujiang.cli import config as door
+
+    raise typer.Exit(door.get(setting, home))
+
+
+@app.command(help=text("help_version"))
+def version(as_json: Json = False, home: Home = None) -> None:
+    """Versions of the program, its parts and its database."""
+    from dujiang.cli import version as door
+
+    raise typer.Exit(door.version(home, as_json=as_json))

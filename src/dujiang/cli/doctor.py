@@ -1,0 +1,126 @@
+"""`dujiang doctor`: what could stand in the way, each with what to do."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dujiang import wiring
+from dujiang.cli.config import environment_name
+from dujiang.cli.exits import Exit, describe
+from dujiang.cli.opening import settings_of
+from dujiang.cli.show import print_json, print_table
+from dujiang.domain.errors import DujiangError
+from dujiang.engines.sql.schema import REVISION
+from dujiang.messages import text
+from dujiang.settings import Settings
+
+LOW_GB = 1.0
+SKEW_MAX_S = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    details: str
+    exit_code: Exit = Exit.INPUT
+
+
+def doctor(out: Path, home: Path | None, *, as_json: bool) -> int:
+    """Every check, and the exit code of the first that failed."""
+    checks = list(_checks(out, home))
+    if as_json:
+        for check in checks:
+            print_json({"check": check.name, "ok": check.ok, "details": check.details})
+    else:
+        columns = [text(f"column_{name}") for name in ("check", "result", "details")]
+        rows = [
+            [text(f"doctor_{check.name}"), text("doctor_ok" if check.ok else "doctor_bad"), check.details]
+            for check in checks
+        ]
+        print_table(columns, rows)
+    return next((check.exit_code for check in checks if not check.ok), Exit.OK)
+
+
+def _checks(out: Path, home: Path | None) -> Iterator[Check]:
+    try:
+        settings = settings_of(home)
+        accounts = settings.configured_accounts()
+    except DujiangError as error:
+        yield Check("settings", False, describe(error))
+        return
+    unknown = _unknown_variables()
+    details = text("doctor_settings_unknown", names=", ".join(unknown)) if unknown else ""
+    yield Check("settings", not unknown, details)
+    if not accounts:
+        yield Check("keys", False, text("no_credentials"), Exit.CREDENTIALS)
+    yield from asyncio.run(_vendor(settings))
+    yield from (_disk(out), _database(settings))
+
+
+def _unknown_variables() -> list[str]:
+    """A misspelt variable would be ignored in silence."""
+    known = {environment_name(name, info) for name, info in Settings.model_fields.items()} | {"DUJIANG_DEBUG"}
+    return sorted(name for name in os.environ if name.startswith("DUJIANG_") and name not in known)
+
+
+async def _vendor(settings: Settings) -> list[Check]:
+    """Ask for a job that does not exist: it costs nothing, and tells endpoint, keys and clock apart."""
+    try:
+        wiring.check_endpoint(settings)
+        found = [await wiring.probe(settings, account) for account in settings.configured_accounts()]
+    except DujiangError as error:
+        return [Check("endpoint", False, describe(error))]
+    endpoint = settings.jimeng_endpoint
+    if not found:
+        return []
+    silent = next((probe.network for probe in found if probe.network), None)
+    if silent:
+        checks = [
+            Check("endpoint", False, text("doctor_endpoint_silent", endpoint=endpoint, reason=silent), Exit.UNREACHABLE)
+        ]
+        return checks + [
+            Check("keys", False, text("doctor_keys_untested", account=probe.account), Exit.UNREACHABLE)
+            for probe in found
+        ]
+    checks = [Check("endpoint", True, text("doctor_endpoint_answers", endpoint=endpoint))]
+    for probe in found:
+        code = "doctor_keys_refused" if probe.refused else "doctor_keys_accepted"
+        details = text(code, account=probe.account, reason=probe.refused)
+        checks.append(Check("keys", not probe.refused, details, Exit.CREDENTIALS))
+    checks.append(_clock([probe.skew_s for probe in found if probe.skew_s is not None]))
+    return checks
+
+
+def _clock(skews: list[float]) -> Check:
+    if not skews:
+        return Check("clock", True, text("doctor_clock_unknown"))
+    skew = max(skews, key=abs)
+    wrong = abs(skew) > SKEW_MAX_S
+    return Check("clock", not wrong, text("doctor_clock_wrong" if wrong else "doctor_clock_right", skew=f"{skew:+.0f}"))
+
+
+def _disk(out: Path) -> Check:
+    folder = out.expanduser().absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return Check("disk", False, text("disk_denied", path=folder, value="EACCES"))
+    free = shutil.disk_usage(folder).free / 1e9
+    code = "doctor_disk_low" if free < LOW_GB else "doctor_disk_free"
+    return Check("disk", free >= LOW_GB, text(code, path=folder, free=f"{free:.1f}"))
+
+
+def _database(settings: Settings) -> Check:
+    from dujiang.engines.sql.database import connect
+
+    try:
+        connect(settings.database).dispose()
+    except DujiangError as error:
+        return Check("database", False, describe(error))
+    return Check("database", True, text("doctor_database_ok", path=settings.database, schema=REVISION))

@@ -1,0 +1,115 @@
+"""An input, read and checked as a whole before anything is stored: nothing is half-sent, and memory stays bounded."""
+
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Final
+
+from dujiang.cli.exits import Exit, Refused, say
+from dujiang.domain.requests import Problem
+from dujiang.intake_formats import open_rows
+from dujiang.messages import text
+from dujiang.ports import NewTask
+from dujiang.providers.jimeng.models import MODELS, model_named
+from dujiang.runner.intake import Intake, described
+
+CHUNK: Final = 1000  # rows in one transaction
+IN_MEMORY_BYTES: Final = 16 * 1024 * 1024  # checked rows beyond this go to a temporary file
+SHOWN: Final = 20
+"""How many wrong rows `run` shows; `plan` shows all."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """The checked rows of an input, and what else was seen in it."""
+
+    spool: IO[bytes]
+    count: int = 0
+    images: int = 0
+    yuan: float = 0.0
+    images_without_price: int = 0
+    req_keys: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    wrong_rows: int = 0
+    ignored: list[str] = field(default_factory=list)
+    continues: str | None = None
+    """Id of the batch that the rows say they continue (failed.csv)."""
+
+    def chunks(self) -> Iterator[list[NewTask]]:
+        """The rows again, in the order of the file."""
+        self.spool.seek(0)
+        while True:
+            try:
+                yield pickle.load(self.spool)  # noqa: S301 - what this process wrote a moment ago
+            except EOFError:
+                return
+
+
+@contextmanager
+def read_rows(path: str, model: str) -> Iterator[Rows]:
+    """Every row of an input, checked. Raises `InputError`, or `Refused` for a model that does not exist."""
+    default = model_named(model)
+    if default is None:
+        raise Refused("model_unknown", value=model, limit=", ".join(MODELS))
+    intake = Intake(MODELS, default.name, model_named=model_named)
+    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as spool:
+        rows = Rows(spool)
+        chunk: list[NewTask] = []
+        for found in intake.read(open_rows(path)):
+            if isinstance(found, list):
+                rows.wrong_rows += 1
+                rows.problems.extend(found)
+                continue
+            _count(rows, found)
+            chunk.append(found)
+            if len(chunk) == CHUNK:
+                pickle.dump(chunk, spool, pickle.HIGHEST_PROTOCOL)
+                chunk = []
+        if chunk:
+            pickle.dump(chunk, spool, pickle.HIGHEST_PROTOCOL)
+        rows.ignored = intake.ignored
+        rows.continues = _continued(intake)
+        yield rows
+
+
+def _count(rows: Rows, task: NewTask) -> None:
+    rows.count += 1
+    rows.images += task.request.images
+    rows.req_keys.add(task.req_key)
+    price = MODELS[task.request.model].yuan_per_image
+    if price is None:
+        rows.images_without_price += task.request.images
+    else:
+        rows.yuan += price * task.request.images
+
+
+def _continued(intake: Intake) -> str | None:
+    if len(intake.batches) > 1:
+        raise Refused("several_batches", batches=", ".join(intake.batches))
+    return next(iter(intake.batches), None)
+
+
+@contextmanager
+def checked_rows(path: str, model: str, *, skip_invalid: bool) -> Iterator[Rows]:
+    """The rows to run. Raises `Refused` if some are wrong and none may be left out, or if there are none."""
+    with read_rows(path, model) as rows:
+        tell_problems(rows, SHOWN)
+        if rows.wrong_rows and not skip_invalid:
+            raise Refused("rows_invalid", count=rows.wrong_rows)
+        if rows.wrong_rows:
+            say(text("rows_skipped", count=rows.wrong_rows))
+        if not rows.count:
+            raise Refused("input_empty", Exit.NO_TASKS, path=path)
+        yield rows
+
+
+def tell_problems(rows: Rows, at_most: int | None = None) -> None:
+    """What is wrong, one line each, and the columns that nobody uses."""
+    for problem in rows.problems[:at_most]:
+        say(described(problem))
+    if at_most is not None and len(rows.problems) > at_most:
+        say(text("rows_more", count=len(rows.problems) - at_most))
+    if rows.ignored:
+        say(text("columns_ignored", columns=", ".join(rows.ignored)))

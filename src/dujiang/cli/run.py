@@ -1,0 +1,231 @@
+"""`dujiang run`: rows in, pictures on disk."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dujiang import wiring
+from dujiang.cli.exits import Exit, Refused, say
+from dujiang.cli.opening import settings_of
+from dujiang.cli.rows import Rows, checked_rows
+from dujiang.cli.show import counts_line, print_json
+from dujiang.cli.watch import watch
+from dujiang.domain.batch import Batch, OnDoubt, batch_state
+from dujiang.domain.lifecycle import FINAL, State
+from dujiang.domain.limits import FixedLimit
+from dujiang.domain.names import safe_stem
+from dujiang.engines.sql.engine import SqlEngine
+from dujiang.engines.sql.queries import Figures, TaskFilter, figures, list_tasks, reading
+from dujiang.messages import text
+from dujiang.ports import Added, Clock
+from dujiang.runner.clock import SystemClock
+from dujiang.runner.worker import BatchWorker, RunEnd
+from dujiang.settings import Settings, parsed_limit
+from dujiang.storage.folders import open_batch_folder
+
+STDIN: Final = "-"
+BAD: Final = frozenset({State.FAILED, State.BLOCKED, State.LOST})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asked for."""
+
+    input_path: str
+    out: Path
+    name: str | None
+    model: str
+    concurrency: str | None
+    on_doubt: str
+    retry_failed: bool
+    skip_invalid: bool
+    quick_exit: bool
+    give_up_after: float | None
+    as_json: bool
+
+
+def run(wish: Wish, home: Path | None) -> int:
+    """Submit and work until the batch is over; the exit code says how it went."""
+    settings = settings_of(home)
+    on_doubt, limit = _policy(wish.on_doubt), _limit(wish.concurrency)
+    wiring.accounts_of(settings)
+    wiring.check_endpoint(settings)
+    with checked_rows(wish.input_path, wish.model, skip_invalid=wish.skip_invalid) as rows:
+        return asyncio.run(_run(wish, settings, rows, on_doubt, limit))
+
+
+def _policy(words: str) -> OnDoubt:
+    try:
+        return OnDoubt.parse(words)
+    except ValueError:
+        raise Refused("on_doubt_unknown", value=words) from None
+
+
+def _limit(words: str | None) -> FixedLimit | None:
+    try:
+        return parsed_limit(words) if words is not None else None
+    except ValueError:
+        raise Refused("limit_unknown", value=words) from None
+
+
+async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, limit: FixedLimit | None) -> int:
+    clock = SystemClock(settings.time_scale)
+    started = time.monotonic()
+    async with wiring.open_engine(settings, clock) as engine:
+        batch = await _open_batch(engine, wish, rows, on_doubt)
+        folder = open_batch_folder(Path(batch.out), batch.name, batch.id)
+        added = await _enqueue(engine, batch, rows)
+        say(text("run_added", batch=batch.name, new=added.new, changed=added.changed, same=added.same))
+        if wish.retry_failed:
+            await _retry_failed(engine, batch)
+        end = await _work(wish, settings, engine, clock, batch, rows, limit)
+        counts = await engine.counts(batch.id)
+        with reading(engine.database) as connection:
+            cost = figures(connection, batch.id)
+            result = _result(batch, counts, cost, folder, time.monotonic() - started)
+            wiring.write_reports(connection, batch, folder, result)
+    _tell(wish, end, result, counts, folder)
+    return exit_code(end, counts)
+
+
+async def _open_batch(engine: SqlEngine, wish: Wish, rows: Rows, on_doubt: OnDoubt) -> Batch:
+    """The batch of (out, name): known by its folder's marker and by its place in the database."""
+    out, source = _place(wish)
+    if rows.continues is not None:
+        return await _continued(engine, rows.continues)
+    stem = wish.name or ("stdin" if source == STDIN else Path(source).stem)
+    name = safe_stem(stem)
+    batch = await engine.open_batch(Batch(secrets.token_hex(5), name, out, source, on_doubt))
+    if batch.source != source and wish.name is None:
+        raise Refused("batch_name_taken", batch=name, source=batch.source, folder=Path(out) / name)
+    return batch
+
+
+def _place(wish: Wish) -> tuple[str, str]:
+    """Real paths of the folder and of the input: the same batch, however it is written."""
+    source = STDIN if wish.input_path == STDIN else str(Path(wish.input_path).expanduser().resolve())
+    return str(wish.out.expanduser().resolve()), source
+
+
+async def _continued(engine: SqlEngine, batch_id: str) -> Batch:
+    """failed.csv names the batch that it came from, and continues it."""
+    batch = await engine.batch(batch_id)
+    if batch is None:
+        raise Refused("batch_unknown", batch=batch_id)
+    return batch
+
+
+async def _enqueue(engine: SqlEngine, batch: Batch, rows: Rows) -> Added:
+    added = Added()
+    for chunk in rows.chunks():
+        added += await engine.enqueue(batch.id, chunk)
+    return added
+
+
+async def _retry_failed(engine: SqlEngine, batch: Batch) -> None:
+    failed: list[int] = []
+    with reading(engine.database) as connection:
+        after = 0
+        while page := list_tasks(connection, TaskFilter(batch.id, [State.FAILED], None, after, 1000)):
+            failed += [task["id"] for task in page]
+            after = page[-1]["id"]
+    made = await engine.retry(failed)
+    say(text("retry_result", count=len(made), left=len(failed) - len(made)))
+
+
+async def _work(
+    wish: Wish,
+    settings: Settings,
+    engine: SqlEngine,
+    clock: Clock,
+    batch: Batch,
+    rows: Rows,
+    limit: FixedLimit | None,
+) -> RunEnd:
+    async with wiring.open_worker(settings, engine, clock, set_limit=limit) as worker:
+        worker.give_up_after_s = wish.give_up_after
+        progress = wiring.make_progress(settings, worker, engine, batch, rows.req_keys)
+        showing = asyncio.create_task(watch(progress))
+        try:
+            with _signals(worker, quick=wish.quick_exit):
+                return await worker.run(batch)
+        finally:
+            showing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await showing
+
+
+@contextlib.contextmanager
+def _signals(worker: BatchWorker, *, quick: bool) -> Iterator[None]:
+    """Once: finish what runs. Twice: leave now. Plain `signal.signal`, which Windows has too."""
+    loop = asyncio.get_running_loop()
+    times = 0
+
+    def heard() -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            say("\n" + text("stopping_quick" if quick else "stopping"))
+            worker.stop(quick=quick)
+        else:
+            worker.leave()
+
+    def handler(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(heard)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _result(batch: Batch, counts: Mapping[State, int], cost: Figures, folder: Path, elapsed_s: float) -> dict[str, Any]:
+    return {
+        "batch": batch.name,
+        "batch_id": batch.id,
+        "state": batch_state(counts, paused=batch.paused).value,
+        "counts": {state.value: count for state, count in counts.items()},
+        "images": cost.images,
+        "in_doubt": cost.doubts,
+        "elapsed_s": round(elapsed_s, 1),
+        "refused": cost.refused,
+        "out": str(folder),
+    }
+
+
+def exit_code(end: RunEnd, counts: Mapping[State, int]) -> Exit:
+    """Precedence 7, 4/6, 8, 5, 3, 0."""
+    ends = {
+        RunEnd.INTERRUPTED: Exit.INTERRUPTED,
+        RunEnd.CREDENTIALS: Exit.CREDENTIALS,
+        RunEnd.UNREACHABLE: Exit.UNREACHABLE,
+    }
+    if end in ends:
+        return ends[end]
+    if counts.get(State.IN_DOUBT):
+        return Exit.DECISION
+    return Exit.SOME_FAILED if any(counts.get(state) for state in BAD) else Exit.OK
+
+
+def _tell(wish: Wish, end: RunEnd, result: dict[str, Any], counts: Mapping[State, int], folder: Path) -> None:
+    if wish.as_json:
+        print_json(result)
+    say(text(f"end_{end.value}"))
+    say(f"{counts_line(result['counts'])} · {text('images_paid', count=result['images'])}")
+    say(text("where_images", path=folder / "images"))
+    if any(counts.get(state) for state in BAD):
+        say(text("where_failed", path=folder / "failed.csv"))
+    if result["in_doubt"]:
+        say(text("some_doubts", count=len(result["in_doubt"])))
+        say(text("how_to_resolve", task=result["in_doubt"][0]))
+    if end is not RunEnd.OVER and any(counts.get(state) for state in counts if state not in FINAL):
+        say(text("run_again"))

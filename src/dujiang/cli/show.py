@@ -1,0 +1,79 @@
+"""How things look in a terminal: data on stdout, as a table for a person and as JSON for a program."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_json(value: object) -> None:
+    """One JSON value on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: Sequence[int] = ()) -> None:
+    """A table. Columns in `wide` share what room a terminal leaves and are cut; into a file nothing is cut."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    console = Console(highlight=False)
+    needed = [
+        max(cell_len(words) for words in (column, *(row[n] for row in cells))) for n, column in enumerate(columns)
+    ]
+    widths = _fitted(needed, wide, console.width - GAP * (len(columns) - 1)) if console.is_terminal else needed
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    total = sum(widths) + GAP * len(columns)
+    (console if console.is_terminal else Console(highlight=False, width=total)).print(table)
+
+
+GAP: Final = 2
+
+
+def _fitted(needed: Sequence[int], wide: Sequence[int], room: int) -> list[int]:
+    """Widths that fit: what the fixed columns leave is shared by the wide ones, the first served first."""
+    widths = list(needed)
+    left = room - sum(width for number, width in enumerate(needed) if number not in wide)
+    for place, number in enumerate(wide):
+        share = left // (len(wide) - place)
+        widths[number] = max(8, min(needed[number], max(share, left - sum(needed[n] for n in wide[place + 1 :]))))
+        left -= widths[number]
+    return widths
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Names and values, one a line."""
+    width = max((_cells(name) for name in fields), default=0)
+    console = Console(highlight=False, soft_wrap=True)
+    for name, value in fields.items():
+        if value not in (None, "", [], {}):
+            console.print(Text(f"{name}{' ' * (width - _cells(name))}  {value}"))
+
+
+def _cells(name: str) -> int:
+    return Text(name).cell_len
+
+
+def moment(at: float | None) -> str:
+    """A moment in the machine's own time zone."""
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    """`succeeded 120, ready 8`."""
+    from dujiang.messages import text
+
+    return ", ".join(f"{text(f'state_{state}')} {count}" for state, count in sorted(counts.items()) if count)
+
+
+def one_line(words: str, limit: int = 200) -> str:
+    """A prompt on one line."""
+    flat = " ".join(words.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,42 @@
+"""What stands in the way of waiting tasks, read for showing it."""
+
+import time
+
+import sqlalchemy as sa
+
+from dujiang.domain.reasons import LaneView, Surroundings
+from dujiang.engines.sql import lanes
+from dujiang.engines.sql.rows import rest_of
+from dujiang.engines.sql.schema import rests, workers
+from dujiang.ports import Worker
+from dujiang.runner.presence import looks_alive
+from dujiang.settings import Settings, parsed_limit
+
+
+def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
+    """Lanes, rests and workers as they are now."""
+    now = time.time()
+    general = parsed_limit(settings.concurrency)
+    views = [
+        LaneView(
+            use.lane.id,
+            use.lane.endpoint,
+            use.lane.account_id,
+            use.lane.account,
+            use.lane.req_key,
+            use.in_use,
+            (use.limit or general).slots,
+        )
+        for use in lanes.use(connection, now)
+    ]
+    resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
+    rows = connection.execute(sa.select(workers).where(workers.c.ended_at.is_(None))).mappings()
+    running = [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
+    folder = settings.home_folder / "workers"
+    return Surroundings(
+        views,
+        resting,
+        any(looks_alive(folder, worker) for worker in running),
+        now,
+        settings.jimeng_retries,
+    )

@@ -1,0 +1,71 @@
+"""Progress on stderr: one living line where there is a terminal, plain lines where there is none."""
+
+import asyncio
+import sys
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from dujiang.domain.lifecycle import FINAL, State
+from dujiang.messages import text
+from dujiang.runner.progress import Progress, Snapshot
+
+EVERY_S: Final = 0.5
+PLAIN_EVERY_S: Final = 10.0  # a log should tell the story, not fill the disk
+
+
+async def watch(progress: Progress) -> None:
+    """Show progress until cancelled."""
+    if sys.stderr.isatty():
+        await _living(progress)
+    else:
+        await _plain(progress)
+
+
+async def _living(progress: Progress) -> None:
+    console = Console(stderr=True, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(Text(line(await progress.snapshot()), overflow="fold"), refresh=True)
+            await asyncio.sleep(EVERY_S)
+
+
+async def _plain(progress: Progress) -> None:
+    last = ""
+    while True:
+        now = line(await progress.snapshot())
+        if now != last:
+            sys.stderr.write(f"{now}\n")
+            sys.stderr.flush()
+            last = now
+        await asyncio.sleep(PLAIN_EVERY_S)
+
+
+def line(seen: Snapshot) -> str:
+    """`done 120/400 · running 3 of 3 · waiting 277: slot(…) · 7.8 images/min · 36 min left`."""
+    parts = [text("progress_done", done=seen.done, total=seen.total)]
+    parts.append(text("progress_running", running=seen.in_use, limit=seen.limit))
+    if seen.waiting:
+        parts.append(text("progress_waiting", waiting=seen.waiting, why=seen.why))
+    if seen.counts.get(State.COLLECTING):
+        parts.append(text("progress_collecting", count=seen.counts[State.COLLECTING]))
+    bad = sum(seen.counts.get(state, 0) for state in FINAL - {State.SUCCEEDED, State.CANCELLED})
+    if bad:
+        parts.append(text("progress_bad", count=bad))
+    if doubts := seen.counts.get(State.IN_DOUBT):
+        parts.append(text("progress_doubt", count=doubts))
+    if seen.tasks_a_minute:
+        parts.append(text("progress_pace", pace=f"{seen.tasks_a_minute:.1f}"))
+    if seen.left_s is not None and seen.done < seen.total:
+        parts.append(text("progress_left", left=duration(seen.left_s)))
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `36m`, `5h 12m`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))}s"
+    minutes = round(seconds / 60)
+    return f"{minutes}m" if minutes < 100 else f"{minutes // 60}h {minutes % 60:02d}m"

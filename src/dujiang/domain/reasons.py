@@ -1,0 +1,85 @@
+"""Why a task waits: one machine-readable reason, shown as it is."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dujiang.domain.lifecycle import State
+from dujiang.domain.rests import Rest, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """What a reason needs to know of a lane."""
+
+    id: int
+    endpoint: str
+    account_id: int
+    account: str
+    req_key: str
+    in_use: int
+    limit: int
+
+    @property
+    def name(self) -> str:
+        """As shown: account/product."""
+        return f"{self.account}/{self.req_key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Everything outside a task that can make it wait."""
+
+    lanes: Sequence[LaneView]
+    rests: Sequence[Rest]
+    worker_runs: bool
+    now: float
+    tries: int = 3
+    """Rests of an endpoint that count as tries, before it rests for longer."""
+
+
+def reason(state: State, req_key: str, *, paused: bool, around: Surroundings) -> str | None:
+    """Why a task in this state waits; None if it doesn't."""
+    if state is State.IN_DOUBT:
+        return "doubt"
+    if state not in {State.QUEUED, State.READY}:
+        return None
+    if paused:
+        return "paused(batch)"
+    if not around.worker_runs:
+        return "worker(none running)"
+    lanes = [lane for lane in around.lanes if lane.req_key == req_key]
+    found = [_lane_reason(lane, around) for lane in lanes]
+    # The lane that is closest to taking it says why it does not yet.
+    return min(found, default=(0, "slot(none)"))[1]
+
+
+def _lane_reason(lane: LaneView, around: Surroundings) -> tuple[int, str]:
+    now = around.now
+    resting = {(rest.subject, rest.key): rest for rest in around.rests if rest.remaining_s(now) > 0}
+    if rest := resting.get((Subject.DISK, "*")):
+        return 5, f"disk({rest.detail.partition(':')[0]})"
+    if rest := resting.get((Subject.ENDPOINT, lane.endpoint)):
+        return 4, _endpoint_reason(rest, around)
+    if rest := resting.get((Subject.ACCOUNT, str(lane.account_id))):
+        return 3, f"account({rest.detail.partition(':')[0]})"
+    if rest := resting.get((Subject.PACE, str(lane.account_id))):
+        return 2, f"qps({rest.detail})"
+    rest = resting.get((Subject.LANE, str(lane.id)))
+    if rest and rest.code == "account":
+        return 3, f"account({rest.detail.partition(':')[0]})"
+    if rest:
+        return 2, f"cooldown({rest.detail}, {rest.remaining_s(now):.0f}s)"
+    return 1, f"slot({lane.name}, {lane.in_use}/{lane.limit})"
+
+
+def _endpoint_reason(rest: Rest, around: Surroundings) -> str:
+    at = clock_time(around.now + rest.remaining_s(around.now))
+    if rest.in_a_row < around.tries:
+        return f"backoff(try {rest.in_a_row + 1}/{around.tries}, {at})"
+    return f"network({rest.detail}, next {at})"
+
+
+def clock_time(at: float) -> str:
+    """A moment as a person reads a clock, in the machine's own time zone."""
+    return time.strftime("%H:%M:%S", time.localtime(at))

@@ -1,0 +1,196 @@
+"""What the doors show: read-only, paged by key, plain values out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from dujiang.domain.batch import batch_state
+from dujiang.domain.lifecycle import State
+from dujiang.domain.task import SETTLED, Outcome
+from dujiang.engines.sql.batches import counts
+from dujiang.engines.sql.rows import TASK_ROWS
+from dujiang.engines.sql.schema import attempts, batches, events, tasks
+
+PAGE: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks to list. `code` matches what made them fail."""
+
+    batch_id: str | None = None
+    states: Sequence[State] = ()
+    code: str | None = None
+    after_id: int = 0
+    limit: int = PAGE
+
+
+def reading(database: sa.Engine) -> sa.Connection:
+    """A connection that takes no lock."""
+    return database.connect().execution_options(reading=True)
+
+
+def list_tasks(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, Any]]:
+    """One page of newest tasks in the order of their ids; the last id is the key of the next page."""
+    query = (
+        TASK_ROWS.add_columns(batches.c.name.label("batch"), batches.c.paused)
+        .join(batches, batches.c.id == tasks.c.batch_id)
+        .where(tasks.c.newest, tasks.c.id > wanted.after_id)
+        .order_by(tasks.c.id)
+        .limit(wanted.limit)
+    )
+    if wanted.batch_id is not None:
+        query = query.where(tasks.c.batch_id == wanted.batch_id)
+    if wanted.states:
+        query = query.where(tasks.c.state.in_([state.value for state in wanted.states]))
+    if wanted.code is not None:
+        query = query.where(tasks.c.error_code == wanted.code)
+    return [_shown(row) for row in connection.execute(query).mappings()]
+
+
+def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
+    """One task with its attempts and its history."""
+    query = TASK_ROWS.add_columns(batches.c.name.label("batch"), batches.c.paused).join(
+        batches, batches.c.id == tasks.c.batch_id
+    )
+    row = connection.execute(query.where(tasks.c.id == task_id)).mappings().one_or_none()
+    if row is None:
+        return None
+    happened = connection.execute(sa.select(events).where(events.c.task_id == task_id).order_by(events.c.id))
+    tried = connection.execute(sa.select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.number))
+    return _shown(row) | {
+        "attempts": [_attempt(row) for row in tried.mappings()],
+        "events": [
+            {"at": row["at"], "type": row["type"], "state": row["state"], "attempt": row["attempt"]}
+            | json.loads(row["data"])
+            for row in happened.mappings()
+        ],
+    }
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    request = json.loads(row["request"])
+    return {
+        "id": row["id"],
+        "batch": row["batch"],
+        "batch_id": row["batch_id"],
+        "row": row["row"],
+        "state": row["state"],
+        "reason": None,
+        "prompt": request["prompt"],
+        "model": request["model"],
+        "parameters": request["parameters"],
+        "refs": request["references"],
+        "attempt": row["attempt"],
+        "account": row["account"],
+        "lane": f"{row['account']}/{row['req_key']}" if row["account"] else None,
+        "job_id": row["job_id"],
+        "priority": row["priority"],
+        "position": row["position"],
+        "name": row["name"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+        "sent_at": row["sent_at"],
+        "error": {"code": row["error_code"], "message": row["error_message"]} if row["error_code"] else None,
+        "cancel_requested": bool(row["cancel_requested"]),
+        "retry_of": row["retry_of"],
+        "files": json.loads(row["files"] or "[]"),
+        "req_key": row["req_key"],
+        "paused": bool(row["paused"]),
+    }
+
+
+def _attempt(row: Any) -> dict[str, Any]:
+    names = ("number", "outcome", "key_fingerprint", "sent_at", "accepted_at", "ended_at", "images", "run_s")
+    slot_until = row["slot_until"]
+    return {name: row[name] for name in names} | {
+        "job_id": row["job_id"],
+        "request_id": row["request_id"],
+        "slot_until": slot_until if slot_until != float("inf") else None,
+    }
+
+
+def list_batches(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Every batch with its counts, newest first."""
+    rows = connection.execute(sa.select(batches).order_by(batches.c.created_at.desc(), batches.c.id)).mappings()
+    return [_batch(connection, row) for row in rows.all()]
+
+
+def find_batch(connection: sa.Connection, word: str) -> list[dict[str, Any]]:
+    """The batches that `word` may mean: an id, or a name (several folders may have one of that name)."""
+    query = sa.select(batches).where(sa.or_(batches.c.id == word, batches.c.name == word))
+    return [_batch(connection, row) for row in connection.execute(query).mappings().all()]
+
+
+def _batch(connection: sa.Connection, row: Any) -> dict[str, Any]:
+    found = counts(connection, row["id"])
+    return {
+        "id": row["id"],
+        "batch": row["name"],
+        "state": batch_state(found, paused=bool(row["paused"])).value,
+        "counts": {state.value: count for state, count in found.items()},
+        "out": row["out"],
+        "source": row["source"],
+        "on_doubt": row["on_doubt"],
+        "paused": bool(row["paused"]),
+        "created_at": row["created_at"],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a batch cost and met."""
+
+    images: int
+    """Charged, or being made."""
+    refused: int
+    """Submits that were refused without a charge."""
+    doubts: list[int]
+    """Ids of tasks in doubt."""
+
+
+def figures(connection: sa.Connection, batch_id: str) -> Figures:
+    """A batch's ledger in short, over every revision of its rows."""
+    by_outcome = connection.execute(
+        sa.select(attempts.c.outcome, sa.func.count(), sa.func.sum(attempts.c.images))
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(tasks.c.batch_id == batch_id)
+        .group_by(attempts.c.outcome)
+    ).all()
+    doubts = connection.execute(
+        sa.select(tasks.c.id)
+        .where(tasks.c.batch_id == batch_id, tasks.c.newest, tasks.c.state == State.IN_DOUBT.value)
+        .order_by(tasks.c.id)
+    ).scalars()
+    settled = {outcome.value for outcome in SETTLED}
+    return Figures(
+        images=sum(int(images or 0) for outcome, _, images in by_outcome if outcome in settled),
+        refused=sum(count for outcome, count, _ in by_outcome if outcome == Outcome.REFUSED.value),
+        doubts=list(doubts),
+    )
+
+
+def report_rows(connection: sa.Connection, batch_id: str) -> Iterator[dict[str, Any]]:
+    """The batch's newest tasks in the order of the file, for manifest and failed.csv; read in pages."""
+    position, last_id = -1, -1
+    after = sa.tuple_(tasks.c.position, tasks.c.id) > sa.tuple_(sa.bindparam("position"), sa.bindparam("last_id"))
+    query = (
+        TASK_ROWS.add_columns(
+            batches.c.name.label("batch"), batches.c.paused, attempts.c.ended_at, attempts.c.request_id
+        )
+        .join(batches, batches.c.id == tasks.c.batch_id)
+        .where(tasks.c.batch_id == batch_id, tasks.c.newest, after)
+        .order_by(tasks.c.position, tasks.c.id)
+        .limit(500)
+    )
+    while True:
+        page = connection.execute(query, {"position": position, "last_id": last_id}).mappings().all()
+        for row in page:
+            extra = ("key_fingerprint", "accepted_at", "ended_at", "request_id")
+            yield _shown(row) | {name: row[name] for name in extra}
+        if not page:
+            return
+        position, last_id = page[-1]["position"], page[-1]["id"]

@@ -1,0 +1,107 @@
+"""How a batch is doing, for whoever watches: counts, slots, why the rest waits, pace, and time left."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from dujiang.domain.batch import Batch, Counts
+from dujiang.domain.lifecycle import AT_VENDOR, FINAL, State
+from dujiang.domain.reasons import LaneView, Surroundings, reason
+from dujiang.ports import Clock, Engine
+from dujiang.runner.admission import Admission
+
+PACE_OVER_S: Final = 300.0  # the last five minutes: long enough for 4K pictures, short enough to follow a new limit
+WAITING: Final = (State.QUEUED, State.READY)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A batch at one moment."""
+
+    counts: Counts
+    in_use: int
+    limit: int
+    why: str | None
+    """Reason of the waiting tasks, machine-readable; None if none waits."""
+    tasks_a_minute: float | None
+    left_s: float | None
+
+    @property
+    def total(self) -> int:
+        """Tasks in all."""
+        return sum(self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """Tasks that ended, however."""
+        return sum(self.counts.get(state, 0) for state in FINAL)
+
+    @property
+    def running(self) -> int:
+        """Tasks at the vendor."""
+        return sum(self.counts.get(state, 0) for state in AT_VENDOR)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for their turn."""
+        return sum(self.counts.get(state, 0) for state in WAITING)
+
+
+class Progress:
+    """Takes snapshots of one batch and learns its pace from them."""
+
+    def __init__(
+        self, engine: Engine, clock: Clock, admission: Admission, batch: Batch, req_keys: Iterable[str], tries: int
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._admission = admission
+        self._batch = batch
+        self._req_keys = frozenset(req_keys)
+        self._tries = tries
+        self._seen: deque[tuple[float, int]] = deque()
+
+    async def snapshot(self) -> Snapshot:
+        """The batch now."""
+        counts = await self._engine.counts(self._batch.id)
+        around = await self._around()
+        lanes = [lane for lane in around.lanes if lane.req_key in self._req_keys]
+        waiting = any(counts.get(state) for state in WAITING)
+        why = await self._why(around) if waiting else None
+        done = sum(counts.get(state, 0) for state in FINAL)
+        pace = self._pace(done)
+        total = sum(counts.values()) - counts.get(State.IN_DOUBT, 0)
+        left_s = (total - done) / pace * 60 if pace else None
+        return Snapshot(
+            counts, sum(lane.in_use for lane in lanes), sum(lane.limit for lane in lanes), why, pace, left_s
+        )
+
+    async def _around(self) -> Surroundings:
+        views = []
+        for use in await self._engine.lanes():
+            if use.lane.id in self._admission.lanes:
+                limit = self._admission.lanes[use.lane.id][2]
+                lane = use.lane
+                views.append(
+                    LaneView(
+                        lane.id, lane.endpoint, lane.account_id, lane.account, lane.req_key, use.in_use, limit.slots
+                    )
+                )
+        rests = await self._engine.rests()
+        return Surroundings(views, rests, worker_runs=True, now=self._clock.now(), tries=self._tries)
+
+    async def _why(self, around: Surroundings) -> str | None:
+        batch = await self._engine.batch(self._batch.id)
+        paused = batch is not None and batch.paused
+        reasons = {reason(State.READY, req_key, paused=paused, around=around) for req_key in self._req_keys}
+        return "; ".join(sorted(found for found in reasons if found)) or None
+
+    def _pace(self, done: int) -> float | None:
+        """Tasks a minute over the last minutes; None before anything ended."""
+        now = self._clock.elapsed()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[0][0] > PACE_OVER_S:
+            self._seen.popleft()
+        since, then = self._seen[0]
+        return (done - then) / (now - since) * 60 if done > then and now > since else None
