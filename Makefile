@@ -1,0 +1,50 @@
+# Everything runs in .venv, made by the first target that needs it with whatever python3 >= 3.11 is there.
+# Windows without make:
+#   py -3 -m venv .venv && .venv\Scripts\python -m pip install --require-hashes -r requirements-dev.lock
+#   .venv\Scripts\python -m pip install --no-deps --no-build-isolation -e . && .venv\Scripts\python examples\demo.py
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CODE := src tests benchmarks examples
+
+.PHONY: demo test check storm bench lock clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not storm"
+
+check: $(READY)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory test
+
+storm: $(READY)
+	$(BIN)/python -m pytest -m storm
+
+bench: $(READY)
+	$(BIN)/python benchmarks/utilization.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/scale.py
+
+# Needs uv; run it after a change of dependencies in pyproject.toml.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --output-file requirements-dev.lock
+
+$(READY): pyproject.toml requirements-dev.lock
+	@for python in "$(PYTHON)" python3 python3.14 python3.13 python3.12 python3.11; do \
+		if [ -n "$$python" ] && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec $$python -m venv --clear $(VENV); \
+		fi; \
+	done; echo "Python 3.11 or newer is needed: install it, or name it with make PYTHON=..." >&2; exit 1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
