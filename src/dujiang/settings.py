@@ -4,10 +4,14 @@ Order of precedence: flag, environment, `./dujiang.toml`, `$DUJIANG_HOME/dujiang
 """
 
 import os
+import re
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -19,12 +23,13 @@ from pydantic_settings import (
 from dujiang.domain.accounts import Account, Key, shared_keys
 from dujiang.domain.errors import DujiangError
 from dujiang.domain.limits import FixedLimit
+from dujiang.messages import text
 
 FILE_NAME = "dujiang.toml"
 
 
 class SettingsInvalid(DujiangError):
-    """A setting can't be read; `problems` are (setting, what is wrong), `where` the file if it was one."""
+    """A setting can't be read; `problems` are (setting and where it was set, what is wrong). Never holds a value."""
 
     code = "settings_invalid"
 
@@ -79,12 +84,12 @@ class AccountSettings(BaseModel):
         return Account(self.name, keys, self.models, self.concurrency)
 
 
-def parsed_limit(text: str) -> FixedLimit:
+def parsed_limit(words: str) -> FixedLimit:
     """`fixed:N`; ValueError with what to write otherwise."""
     try:
-        return FixedLimit.parse(text.strip())
+        return FixedLimit.parse(words.strip())
     except ValueError:
-        raise ValueError(f"{text!r} is not a limit; write fixed:N with N from 1 to 10000, as in fixed:3") from None
+        raise ValueError(text("setting_limit")) from None
 
 
 class Settings(BaseSettings):
@@ -98,8 +103,6 @@ class Settings(BaseSettings):
         populate_by_name=True,
         env_ignore_empty=True,
     )
-    toml_files: ClassVar[tuple[Path, ...]] = ()
-
     home: Path = Path("~/.dujiang")
     """Folder of the database, lock files and logs."""
 
@@ -168,7 +171,7 @@ class Settings(BaseSettings):
                 return json.loads(value)
             except json.JSONDecodeError as error:
                 # Never the text itself: it holds secrets.
-                raise ValueError(f"not valid JSON at character {error.pos}") from None
+                raise ValueError(text("setting_json", position=error.pos)) from None
         return value
 
     @field_validator("concurrency")
@@ -176,11 +179,18 @@ class Settings(BaseSettings):
     def _limit(cls, value: str) -> str:
         return str(parsed_limit(value))
 
+    @field_validator("database_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError(text("setting_database"))
+        return value
+
     @field_validator("lang")
     @classmethod
     def _known_language(cls, value: str | None) -> str | None:
         if value is not None and value not in {"zh", "en"}:
-            raise ValueError("write zh or en")
+            raise ValueError(text("setting_lang"))
         return value
 
     @property
@@ -193,6 +203,11 @@ class Settings(BaseSettings):
         """The database's address."""
         return self.database_url or f"sqlite:///{self.home_folder / 'dujiang.db'}"
 
+    @property
+    def shown_database(self) -> str:
+        """The same without a password."""
+        return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", self.database)
+
     def configured_accounts(self) -> list[Account]:
         """The accounts; empty if there are no keys. Raises `SettingsInvalid` for keys used twice or missing."""
         found = [entry.account() for entry in self.accounts]
@@ -202,11 +217,10 @@ class Settings(BaseSettings):
                 self.volcengine_secret_key.get_secret_value().strip(),
             )
             found = [Account("default", (key,))]
-        problems = [
-            ("accounts", f"{one!r} and {other!r} have the same access key; remove one")
-            for one, other in shared_keys(found)
+        problems = [("accounts", text("setting_key_twice", one=one, other=other)) for one, other in shared_keys(found)]
+        problems += [
+            ("accounts", text("setting_no_key", account=account.name)) for account in found if not account.keys
         ]
-        problems += [("accounts", f"{account.name!r} has no key") for account in found if not account.keys]
         if problems:
             raise SettingsInvalid(problems)
         return found
@@ -221,9 +235,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flag, environment, `./dujiang.toml`, the home folder's `dujiang.toml`."""
-        home = Path(os.environ.get("DUJIANG_HOME") or "~/.dujiang").expanduser()
-        files = [TomlConfigSettingsSource(settings_cls, path) for path in (Path(FILE_NAME), home / FILE_NAME)]
-        return (init_settings, env_settings, *files)
+        files = [path for path in files_of(init_settings().get("home")) if _read(path)]
+        return (init_settings, env_settings, *(TomlConfigSettingsSource(settings_cls, path) for path in files))
+
+
+def files_of(home: object = None) -> tuple[Path, Path]:
+    """Where settings may stand: here, and in the home folder. `home`: what a flag says that it is."""
+    here = Path(FILE_NAME)
+    chosen = home or os.environ.get("DUJIANG_HOME") or _read(here).get("home") or "~/.dujiang"
+    return here, Path(str(chosen)).expanduser() / FILE_NAME
 
 
 def load(**flags: object) -> Settings:
@@ -235,10 +255,59 @@ def load(**flags: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = [
-            (".".join(str(part) for part in issue["loc"]), issue["msg"])
-            for issue in error.errors(include_input=False, include_url=False, include_context=False)
-        ]
-        raise SettingsInvalid(problems) from None
-    except (OSError, ValueError) as error:
-        raise SettingsInvalid([(FILE_NAME, str(error))]) from None
+        issues = error.errors(include_input=False, include_url=False)
+        raise SettingsInvalid([(_place(issue["loc"], given), _reason(issue)) for issue in issues]) from None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What a file sets; nothing if there is none. Raises `SettingsInvalid`, as it is read before all others."""
+    try:
+        return tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsInvalid([(str(path.absolute()), text("setting_toml", reason=error))]) from None
+    except UnicodeDecodeError:
+        raise SettingsInvalid([(str(path.absolute()), text("setting_encoding"))]) from None
+    except OSError as error:
+        raise SettingsInvalid([(str(path.absolute()), error.strerror or type(error).__name__)]) from None
+
+
+def _place(where: tuple[int | str, ...], given: Mapping[str, object]) -> str:
+    """The setting, and where it was set: what has to be mended."""
+    name = ".".join(str(part) for part in where)
+    field = str(where[0]) if where else ""
+    if field in given:
+        return name
+    variable = environment_name(field, Settings.model_fields[field]) if field in Settings.model_fields else ""
+    if os.environ.get(variable):
+        return variable if name == field else f"{variable} ({name})"
+    files = [path for path in files_of(given.get("home")) if field in _read(path)]
+    return f"{files[0].absolute()}: {name}" if files else name
+
+
+_REASONS: Final[Mapping[str, str]] = {
+    "extra_forbidden": "setting_unknown_here",
+    "missing": "setting_missing",
+    "greater_than": "setting_above",
+    "greater_than_equal": "setting_at_least",
+    "less_than_equal": "setting_at_most",
+    "float_parsing": "setting_number",
+    "float_type": "setting_number",
+    "int_parsing": "setting_whole",
+    "int_type": "setting_whole",
+    "int_from_float": "setting_whole",
+    "string_type": "setting_text",
+}
+
+
+def _reason(issue: Any) -> str:
+    """What is wrong, in the language in force; never the value."""
+    limits = [value for name, value in issue.get("ctx", {}).items() if name in {"gt", "ge", "le", "lt"}]
+    if code := _REASONS.get(issue["type"]):
+        return text(code, limit=limits[0] if limits else "")
+    return str(issue["msg"]).removeprefix("Value error, ")
+
+
+def environment_name(name: str, info: FieldInfo) -> str:
+    """What the setting is called in the environment."""
+    choices = getattr(info.validation_alias, "choices", None)
+    return str(choices[0]) if choices else f"DUJIANG_{name.upper()}"

@@ -26,6 +26,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Self, cast
 
 import sqlalchemy as sa
@@ -54,7 +55,8 @@ from dujiang.domain.task import Task
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.ledger import Ledger, ledger
-from dujiang.engines.sql.schema import attempts, events
+from dujiang.engines.sql.rows import TASK_ROWS, task_of
+from dujiang.engines.sql.schema import attempts, events, tasks
 from dujiang.ports import Engine, ImageStore, Job, Look, NewTask, Provider, ReferenceCheck
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.runner.admission import Admission, LimitSettings
@@ -333,8 +335,8 @@ class FakeProvider:
     ) -> None:
         self._clock = clock
         self._run_s = run_s
-        self._queue_s = queue_s
-        self._answer_s = answer_s
+        self.queue_s = queue_s
+        self.answer_s = answer_s
         self._deadline_s = deadline_s
         self.limit = limit
         self.down: ProviderError | None = None
@@ -380,17 +382,17 @@ class FakeProvider:
     async def submit(self, request: Request, references: Sequence[str], key: Key) -> Job:
         """See `ports.Provider`. The answer is on its way for the second half of `answer_s`."""
         self.submitted.append(Call(self._clock.elapsed(), request.prompt, key, None, tuple(references)))
-        await self._clock.sleep(self._answer_s / 2)
+        await self._clock.sleep(self.answer_s / 2)
         script = self._scripts.setdefault(request.prompt, Script())
         reply = self._reply(script)
         if reply is Reply.NEVER_ARRIVED:
             await self._clock.sleep(self._deadline_s)
             raise Unproven("no answer")
         if isinstance(reply, ProviderError):
-            await self._clock.sleep(self._answer_s / 2)
+            await self._clock.sleep(self.answer_s / 2)
             raise reply
         job = self._accept(request, references, key, script)
-        await self._clock.sleep(self._answer_s / 2)
+        await self._clock.sleep(self.answer_s / 2)
         if reply is Reply.LOST:
             raise Unproven("connection reset")
         return Job(job.id, f"request-{job.id}")
@@ -426,7 +428,7 @@ class FakeProvider:
         """See `ports.Provider`."""
         job = self.jobs.get(job_id)
         self.looked.append(Call(self._clock.elapsed(), job.prompt if job else "", key, job_id))
-        await self._clock.sleep(self._answer_s)
+        await self._clock.sleep(self.answer_s)
         trouble = self.down or self.down_looks
         if trouble is not None:
             raise trouble
@@ -442,7 +444,7 @@ class FakeProvider:
         if job.cancelled:
             raise JobCancelled("the vendor says canceled", vendor_code="canceled")
         if self._is_running(job):
-            return Look(None, queued=self._age_s(job) < self._queue_s)
+            return Look(None, queued=self._age_s(job) < self.queue_s)
         if job.ends is not None:
             raise job.ends
         edition = next(self._urls)  # every look gives other addresses, as signed ones are
@@ -452,10 +454,10 @@ class FakeProvider:
         """See `ports.Provider`."""
         job = self.jobs.get(job_id)
         self.cancelled.append(Call(self._clock.elapsed(), job.prompt if job else "", key, job_id))
-        await self._clock.sleep(self._answer_s)
+        await self._clock.sleep(self.answer_s)
         if self.down is not None:
             raise self.down
-        if job is None or self._age_s(job) >= self._queue_s:
+        if job is None or self._age_s(job) >= self.queue_s:
             raise Unproven("a job that has begun can't be cancelled")
         job.cancelled = True
 
@@ -476,7 +478,7 @@ class FakeStore:
 
     def __init__(self, clock: FakeClock, *, save_s: float = 0.5) -> None:
         self._clock = clock
-        self._save_s = save_s
+        self.save_s = save_s
         self.faults: dict[str, deque[DujiangError]] = {}
         self.broken: DujiangError | None = None
         self.is_gone: Callable[[str], bool] = lambda url: False
@@ -488,7 +490,7 @@ class FakeStore:
     async def save(self, url: str, folder: Path, stem: str) -> StoredFile:
         """See `ports.ImageStore`."""
         self.asked.append((self._clock.elapsed(), stem, url))
-        await self._clock.sleep(self._save_s)
+        await self._clock.sleep(self.save_s)
         if self.broken is not None:
             raise self.broken
         if self.faults.get(stem):
@@ -507,7 +509,7 @@ class FakeLinks:
 
     def __init__(self, clock: FakeClock, *, answer_s: float = 0.2) -> None:
         self._clock = clock
-        self._answer_s = answer_s
+        self.answer_s = answer_s
         self.broken: set[str] = set()
         self.down: DujiangError | None = None
         self.asked: list[tuple[str, ...]] = []
@@ -515,7 +517,7 @@ class FakeLinks:
     async def missing(self, links: Sequence[str]) -> str | None:
         """See `ports.ReferenceCheck`."""
         self.asked.append(tuple(links))
-        await self._clock.sleep(self._answer_s)
+        await self._clock.sleep(self.answer_s)
         if self.down is not None:
             raise self.down
         return next((link for link in links if link in self.broken), None)
@@ -526,7 +528,7 @@ class FakeLinks:
 BATCH_ID: Final = "rehearsal"
 MODEL: Final = "4.0"
 ACCOUNT: Final = Account("default", (Key("AKLTfake", "c2VjcmV0"),))
-GUARD_S: Final = 60.0  # real seconds after which a run that hangs is given up
+GUARD_S: Final = 20.0  # real seconds after which a run that hangs is given up
 
 
 def a_request(prompt: str, *, references: Sequence[str] = (), **parameters: object) -> Request:
@@ -666,7 +668,7 @@ class Rehearsal:
 
     async def tasks(self) -> list[Task]:
         """Every task, in the order of its row."""
-        return await self.sql._tasks(_all_tasks())
+        return [task_of(row) for row in await self._rows(TASK_ROWS.order_by(tasks.c.position, tasks.c.id))]
 
     async def task(self, prompt: str) -> Task:
         """The newest task with this prompt."""
@@ -695,18 +697,9 @@ class Rehearsal:
         return [dict(row) for row in rows]
 
 
-def _all_tasks() -> sa.Select[Any]:
-    from dujiang.engines.sql.rows import TASK_ROWS  # noqa: PLC0415
-    from dujiang.engines.sql.schema import tasks  # noqa: PLC0415
-
-    return TASK_ROWS.order_by(tasks.c.position, tasks.c.id)
-
-
 @functools.cache
 def _migrated() -> bytes:
     """An empty database with every table: made once in a process, since migrating costs more than most tests."""
-    from tempfile import TemporaryDirectory  # noqa: PLC0415
-
     with TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
         connect(f"sqlite:///{path}", synchronous="OFF").dispose()

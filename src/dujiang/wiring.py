@@ -202,13 +202,16 @@ def make_progress(
 def write_reports(connection: sa.Connection, batch: Batch, folder: Path, summary: Mapping[str, object]) -> None:
     """`manifest.jsonl`, `failed.csv` and `summary.json` of a batch, from the database."""
     parameters = sorted({name for model in MODELS.values() for name in model.parameters})
-    with reports.manifest(folder) as add_image, reports.failed(folder, parameters) as add_failed:
+    reports.write_summary(folder, summary)
+    with reports.manifest(folder) as add_image:
         for task in report_rows(connection, batch.id):
             for file in task["files"]:
                 add_image(_image_line(task, file))
+    # Last: it may be open in Excel, which must not cost the others.
+    with reports.failed(folder, parameters) as add_failed:
+        for task in report_rows(connection, batch.id):
             if task["state"] in UNSUCCESSFUL:
                 add_failed(_failed_row(batch, task))
-    reports.write_summary(folder, summary)
 
 
 UNSUCCESSFUL: Final = frozenset({State.FAILED.value, State.BLOCKED.value, State.LOST.value})
@@ -236,6 +239,7 @@ def _failed_row(batch: Batch, task: Mapping[str, Any]) -> reports.FailedRow:
         row=task["row"],
         state=task["state"],
         error=f"{error['code']} {error['message'] or ''}".strip(),
+        name=task["name"],
         references=task["refs"],
         parameters=task["parameters"],
     )

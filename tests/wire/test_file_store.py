@@ -226,7 +226,7 @@ async def test_what_goes_on_failing_is_a_download_error_and_leaves_nothing(
     server.answers = [fault]
 
     with pytest.raises(DownloadError) as caught:
-        await make_store(attempts=2, stall_timeout_s=0.2).save(server.url, tmp_path, "a")
+        await make_store(attempts=2, stall_timeout_s=0.2 if fault is hang else 60).save(server.url, tmp_path, "a")
 
     assert isinstance(caught.value, error)
     assert "secret" not in str(caught.value)
@@ -295,7 +295,16 @@ async def test_a_picture_may_come_inside_its_address(make_store: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "url", ["data:image/png;base64,???", "data:text/plain,hello", "data:", "ftp://a/b?secret", "x"]
+    "url",
+    [
+        "data:image/png;base64,???",
+        "data:text/plain,hello",
+        "data:",
+        "ftp://a/b?secret",
+        "x",
+        "http://",
+        "http://localhost:99999/?secret",
+    ],
 )
 async def test_an_address_that_means_nothing_is_a_download_error(url: str, make_store: Any, tmp_path: Path) -> None:
     with pytest.raises(DownloadError) as caught:

@@ -6,19 +6,20 @@ from typing import Annotated
 
 import typer
 
-from dujiang.domain.lifecycle import State
+from dujiang.cli.usage import Commands
 from dujiang.messages import Language, text, use_language
 
 app = typer.Typer(
+    cls=Commands,
     help=text("help_dujiang"),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-batch_app = typer.Typer(help=text("help_batch"), no_args_is_help=True, rich_markup_mode=None)
-tasks_app = typer.Typer(help=text("help_tasks"), no_args_is_help=True, rich_markup_mode=None)
-config_app = typer.Typer(help=text("help_config"), no_args_is_help=True, rich_markup_mode=None)
+batch_app = typer.Typer(cls=Commands, help=text("help_batch"), no_args_is_help=True, rich_markup_mode=None)
+tasks_app = typer.Typer(cls=Commands, help=text("help_tasks"), no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(cls=Commands, help=text("help_config"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(batch_app, name="batch")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(config_app, name="config")
@@ -26,7 +27,8 @@ app.add_typer(config_app, name="config")
 Json = Annotated[bool, typer.Option("--json", help=text("help_json"))]
 Home = Annotated[Path | None, typer.Option("--home", help=text("help_home"), envvar="DUJIANG_HOME")]
 BatchWord = Annotated[str, typer.Argument(metavar="BATCH", help=text("help_batch_word"))]
-TaskIds = Annotated[list[int], typer.Argument(metavar="TASK...", help=text("help_task_ids"))]
+TaskIds = Annotated[list[int], typer.Argument(metavar="TASK", help=text("help_task_ids"))]
+States = Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help=text("help_state"))]
 InputPath = Annotated[str, typer.Argument(metavar="INPUT", help=text("help_input"))]
 
 
@@ -58,7 +60,9 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help=text("help_retry_failed"))] = False,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help=text("help_skip_invalid"))] = False,
     quick_exit: Annotated[bool, typer.Option("--quick-exit", help=text("help_quick_exit"))] = False,
-    give_up_after: Annotated[float | None, typer.Option("--give-up-after", help=text("help_give_up_after"))] = None,
+    give_up_after: Annotated[
+        float | None, typer.Option("--give-up-after", min=0, help=text("help_give_up_after"))
+    ] = None,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
@@ -136,7 +140,7 @@ def batch_cancel(batch: BatchWord, home: Home = None) -> None:
 @tasks_app.command("list", help=text("help_tasks_list"))
 def tasks_list(
     batch: Annotated[str | None, typer.Option("--batch", help=text("help_batch_word"))] = None,
-    state: Annotated[list[State] | None, typer.Option("--state", help=text("help_state"))] = None,
+    state: States = None,
     code: Annotated[str | None, typer.Option("--code", help=text("help_code"))] = None,
     after: Annotated[int, typer.Option("--after", help=text("help_after"))] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help=text("help_limit"))] = 50,
@@ -171,9 +175,9 @@ def tasks_cancel(tasks: TaskIds, home: Home = None) -> None:
 
 @tasks_app.command("retry", help=text("help_tasks_retry"))
 def tasks_retry(
-    tasks: Annotated[list[int] | None, typer.Argument(metavar="TASK...", help=text("help_task_ids"))] = None,
+    tasks: Annotated[list[int] | None, typer.Argument(metavar="TASK", help=text("help_task_ids"))] = None,
     batch: Annotated[str | None, typer.Option("--batch", help=text("help_retry_batch"))] = None,
-    state: Annotated[list[State] | None, typer.Option("--state", help=text("help_state"))] = None,
+    state: States = None,
     code: Annotated[str | None, typer.Option("--code", help=text("help_code"))] = None,
     again: Annotated[bool, typer.Option("--again", help=text("help_again"))] = False,
     home: Home = None,
@@ -187,8 +191,8 @@ def tasks_retry(
 @app.command(help=text("help_resolve"))
 def resolve(
     task: Annotated[int, typer.Argument(metavar="TASK", help=text("help_task_ids"))],
-    decision: Annotated[Decision, typer.Argument(help=text("help_decision"))],
-    job_id: Annotated[str | None, typer.Argument(metavar="[JOB_ID]", help=text("help_job_id"))] = None,
+    decision: Annotated[Decision, typer.Argument(metavar="DECISION", help=text("help_decision"))],
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB_ID", help=text("help_job_id"))] = None,
     home: Home = None,
 ) -> None:
     """Decide about a task in doubt."""
@@ -230,7 +234,7 @@ def config_schema(as_json: Json = False) -> None:
 
 @config_app.command("get", help=text("help_config_get"))
 def config_get(
-    setting: Annotated[str | None, typer.Argument(metavar="[SETTING]", help=text("help_setting"))] = None,
+    setting: Annotated[str | None, typer.Argument(metavar="SETTING", help=text("help_setting"))] = None,
     home: Home = None,
 ) -> None:
     """The settings in force."""

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic.fields import FieldInfo
 
 from dujiang.cli.exits import Exit, Refused
 from dujiang.cli.opening import settings_of
 from dujiang.cli.show import print_fields, print_json, print_table
 from dujiang.messages import text
 from dujiang.settings import Settings
+from dujiang.settings import environment_name as environment_name
 
 HIDDEN = "********"
 
@@ -22,30 +22,25 @@ def schema(*, as_json: bool) -> int:
         return Exit.OK
     columns = [text(f"column_{name}") for name in ("setting", "default", "meaning")]
     rows = [
-        [environment_name(name, info), "" if info.default is None else info.default, info.description]
+        [environment_name(name, info), "" if info.default in (None, ()) else info.default, text(f"setting_is_{name}")]
         for name, info in Settings.model_fields.items()
     ]
     print_table(columns, rows, wide=[2])
     return Exit.OK
 
 
-def environment_name(name: str, info: FieldInfo) -> str:
-    """What the setting is called in the environment."""
-    choices = getattr(info.validation_alias, "choices", None)
-    return str(choices[0]) if choices else f"DUJIANG_{name.upper()}"
-
-
 def get(setting: str | None, home: Path | None) -> int:
     """The settings in force; secrets are only said to be there."""
     settings = settings_of(home)
     shown = {name: _shown(getattr(settings, name)) for name in Settings.model_fields}
-    shown["home"], shown["database_url"] = str(settings.home_folder), settings.database
+    shown["home"], shown["database_url"] = str(settings.home_folder), settings.shown_database
     shown["accounts"] = [
         f"{account.name} ({', '.join(key.fingerprint for key in account.keys)})"
         for account in settings.configured_accounts()
     ]
     if setting is None:
-        print_fields({name: value for name, value in shown.items() if value not in (None, [], ())})
+        shown["accounts"] = ", ".join(shown["accounts"])
+        print_fields(shown)
         return Exit.OK
     name = setting.lower().removeprefix("dujiang_")
     if name not in shown:

@@ -3,19 +3,19 @@
 import asyncio
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dujiang import wiring
-from dujiang.cli.config import environment_name
 from dujiang.cli.exits import Exit, describe
 from dujiang.cli.opening import settings_of
 from dujiang.cli.show import print_json, print_table
 from dujiang.domain.errors import DujiangError
 from dujiang.engines.sql.schema import REVISION
 from dujiang.messages import text
-from dujiang.settings import Settings
+from dujiang.settings import Settings, environment_name
 
 LOW_GB = 1.0
 SKEW_MAX_S = 900
@@ -109,9 +109,11 @@ def _disk(out: Path) -> Check:
     folder = out.expanduser().absolute()
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        return Check("disk", False, text("disk_denied", path=folder, value="EACCES"))
-    free = shutil.disk_usage(folder).free / 1e9
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        return Check("disk", False, text("disk_denied", path=folder, value=error.strerror or type(error).__name__))
     code = "doctor_disk_low" if free < LOW_GB else "doctor_disk_free"
     return Check("disk", free >= LOW_GB, text(code, path=folder, free=f"{free:.1f}"))
 
@@ -123,4 +125,4 @@ def _database(settings: Settings) -> Check:
         connect(settings.database).dispose()
     except DujiangError as error:
         return Check("database", False, describe(error))
-    return Check("database", True, text("doctor_database_ok", path=settings.database, schema=REVISION))
+    return Check("database", True, text("doctor_database_ok", path=settings.shown_database, schema=REVISION))

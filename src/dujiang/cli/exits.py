@@ -1,11 +1,11 @@
 """Exit codes (part of the contract), and how an error becomes one clear message."""
 
-import asyncio
 import os
 import sys
-import traceback
 from enum import IntEnum
 from typing import Final
+
+from typer.exceptions import TyperException
 
 from dujiang.domain.errors import DujiangError, StoreError
 from dujiang.messages import text
@@ -36,7 +36,7 @@ class Refused(DujiangError):
         self.fields = fields
 
 
-_BY_CODE: Final = {"no_credentials": Exit.CREDENTIALS, "disk": Exit.UNEXPECTED, "error": Exit.INPUT}
+_BY_CODE: Final = {"no_credentials": Exit.CREDENTIALS}
 
 
 def say(message: str) -> None:
@@ -47,20 +47,34 @@ def say(message: str) -> None:
 
 def exit_code_of(error: BaseException) -> int:
     """Print what went wrong, once and clearly; the exit code."""
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+    if isinstance(error, KeyboardInterrupt):
         say(text("interrupted"))
         return Exit.INTERRUPTED
     if os.environ.get("DUJIANG_DEBUG"):
+        import traceback
+
         traceback.print_exception(error)
+    if isinstance(error, TyperException):
+        from dujiang.cli import usage
+
+        return usage.tell(error)
     if not isinstance(error, DujiangError):
         say(text("unexpected", kind=type(error).__name__, message=str(error)[:500]))
         return Exit.UNEXPECTED
     say(f"{text('error')}: {describe(error)}")
     if isinstance(error, Refused):
         return error.exit_code
-    if isinstance(error, StoreError):
-        return Exit.UNEXPECTED if error.why == "full" else Exit.INPUT
+    if _tells_of_a_full_disk(error):
+        return Exit.UNEXPECTED
     return _BY_CODE.get(error.code, Exit.INPUT)
+
+
+def _tells_of_a_full_disk(error: DujiangError) -> bool:
+    """A disk can be too full even for opening the database on it."""
+    if isinstance(error, StoreError):
+        return error.why == "full"
+    reason = str(getattr(error, "fields", {}).get("reason", "")).lower()
+    return " full" in reason or "no space" in reason
 
 
 def describe(error: DujiangError) -> str:
@@ -69,6 +83,8 @@ def describe(error: DujiangError) -> str:
     if code := getattr(error, "text_code", None):
         return text(code, **fields)
     if hasattr(error, "why") and error.code == "error":  # DatabaseRefused: `why` is its text's code
+        if _tells_of_a_full_disk(error):
+            return text("disk_full", path=fields["path"], value=fields["reason"])
         return text(error.why, **fields)
     if problems := getattr(error, "problems", None):
         return text(error.code) + "".join(f"\n  {name}: {reason}" for name, reason in problems)

@@ -1,6 +1,7 @@
 """`dujiang plan`: what a batch would be, without asking anybody."""
 
 from dujiang.cli.exits import Exit, Refused, say
+from dujiang.cli.opening import settings_of
 from dujiang.cli.rows import read_rows, tell_problems
 from dujiang.cli.show import print_json
 from dujiang.messages import text
@@ -8,6 +9,7 @@ from dujiang.messages import text
 
 def plan(path: str, model: str, *, as_json: bool) -> int:
     """Every row that is wrong, then tasks, images and cost. 2 if some are wrong, 9 if there are none."""
+    settings_of(None)  # for their language
     with read_rows(path, model) as rows:
         tell_problems(rows)
         summary = {

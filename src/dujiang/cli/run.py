@@ -4,30 +4,34 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy import Connection
+
 from dujiang import wiring
-from dujiang.cli.exits import Exit, Refused, say
+from dujiang.cli.exits import Exit, Refused, exit_code_of, say
 from dujiang.cli.opening import settings_of
 from dujiang.cli.rows import Rows, checked_rows
 from dujiang.cli.show import counts_line, print_json
 from dujiang.cli.watch import watch
 from dujiang.domain.batch import Batch, OnDoubt, batch_state
+from dujiang.domain.errors import StoreError
 from dujiang.domain.lifecycle import FINAL, State
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.names import safe_stem
 from dujiang.engines.sql.engine import SqlEngine
-from dujiang.engines.sql.queries import Figures, TaskFilter, figures, list_tasks, reading
+from dujiang.engines.sql.queries import Figures, TaskFilter, figures, find_batch, list_tasks, reading
 from dujiang.messages import text
 from dujiang.ports import Added, Clock
 from dujiang.runner.clock import SystemClock
 from dujiang.runner.worker import BatchWorker, RunEnd
 from dujiang.settings import Settings, parsed_limit
-from dujiang.storage.folders import open_batch_folder
+from dujiang.storage.folders import FolderTaken, disk_errors, open_batch_folder, read_marker
 
 STDIN: Final = "-"
 BAD: Final = frozenset({State.FAILED, State.BLOCKED, State.LOST})
@@ -84,27 +88,69 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
         say(text("run_added", batch=batch.name, new=added.new, changed=added.changed, same=added.same))
         if wish.retry_failed:
             await _retry_failed(engine, batch)
+        if batch.paused:
+            say(text("run_paused", batch=batch.name))
         end = await _work(wish, settings, engine, clock, batch, rows, limit)
         counts = await engine.counts(batch.id)
         with reading(engine.database) as connection:
             cost = figures(connection, batch.id)
             result = _result(batch, counts, cost, folder, time.monotonic() - started)
-            wiring.write_reports(connection, batch, folder, result)
+            unwritten = _write_reports(connection, batch, folder, result)
     _tell(wish, end, result, counts, folder)
-    return exit_code(end, counts)
+    return exit_code_of(unwritten) if unwritten else exit_code(end, counts)
+
+
+def _write_reports(connection: Connection, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
+    """The pictures are there whether or not the reports can be written: the result is told in any case."""
+    try:
+        wiring.write_reports(connection, batch, folder, result)
+    except StoreError as error:
+        return error
+    return None
 
 
 async def _open_batch(engine: SqlEngine, wish: Wish, rows: Rows, on_doubt: OnDoubt) -> Batch:
-    """The batch of (out, name): known by its folder's marker and by its place in the database."""
-    out, source = _place(wish)
+    """The batch of (out, name): known by its folder's marker and by its place in the database.
+
+    Nothing is stored, or changed about a batch that is there, before it is clear that it may be.
+    """
     if rows.continues is not None:
-        return await _continued(engine, rows.continues)
-    stem = wish.name or ("stdin" if source == STDIN else Path(source).stem)
-    name = safe_stem(stem)
+        return await _continued(engine, rows.continues, on_doubt)
+    out, source = _place(wish)
+    name = safe_stem(wish.name or ("stdin" if source == STDIN else Path(source).stem))
+    with reading(engine.database) as connection:
+        known = next((batch for batch in find_batch(connection, name) if batch["out"] == out), None)
+    if known is None:
+        await _refuse_folder_of_another(engine, Path(out), name)
+    elif wish.name is None:
+        _refuse_other_source(name, known["source"], source, Path(out))
+    _prove_writable(Path(out) / name)
     batch = await engine.open_batch(Batch(secrets.token_hex(5), name, out, source, on_doubt))
-    if batch.source != source and wish.name is None:
-        raise Refused("batch_name_taken", batch=name, source=batch.source, folder=Path(out) / name)
+    if wish.name is None:  # another program may have been faster
+        _refuse_other_source(name, batch.source, source, Path(out))
     return batch
+
+
+def _refuse_other_source(name: str, known: str, source: str, out: Path) -> None:
+    if known != source:
+        raise Refused("batch_name_taken", batch=name, source=known, folder=out / name)
+
+
+async def _refuse_folder_of_another(engine: SqlEngine, out: Path, name: str) -> None:
+    owner = read_marker(out, name)
+    batch = await engine.batch(owner) if owner else None
+    if owner and (batch is None or (batch.out, batch.name) != (str(out), name)):
+        raise FolderTaken(out / name, owner)
+
+
+def _prove_writable(folder: Path) -> None:
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise Refused("out_is_file", path=above)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def _place(wish: Wish) -> tuple[str, str]:
@@ -113,12 +159,12 @@ def _place(wish: Wish) -> tuple[str, str]:
     return str(wish.out.expanduser().resolve()), source
 
 
-async def _continued(engine: SqlEngine, batch_id: str) -> Batch:
+async def _continued(engine: SqlEngine, batch_id: str, on_doubt: OnDoubt) -> Batch:
     """failed.csv names the batch that it came from, and continues it."""
     batch = await engine.batch(batch_id)
     if batch is None:
         raise Refused("batch_unknown", batch=batch_id)
-    return batch
+    return await engine.open_batch(replace(batch, on_doubt=on_doubt))
 
 
 async def _enqueue(engine: SqlEngine, batch: Batch, rows: Rows) -> Added:
@@ -136,7 +182,8 @@ async def _retry_failed(engine: SqlEngine, batch: Batch) -> None:
             failed += [task["id"] for task in page]
             after = page[-1]["id"]
     made = await engine.retry(failed)
-    say(text("retry_result", count=len(made), left=len(failed) - len(made)))
+    if failed:
+        say(text("retry_result", count=len(made), left=len(failed) - len(made)))
 
 
 async def _work(
@@ -224,6 +271,8 @@ def _tell(wish: Wish, end: RunEnd, result: dict[str, Any], counts: Mapping[State
     say(text("where_images", path=folder / "images"))
     if any(counts.get(state) for state in BAD):
         say(text("where_failed", path=folder / "failed.csv"))
+    if counts.get(State.FAILED):
+        say(text("how_to_retry"))
     if result["in_doubt"]:
         say(text("some_doubts", count=len(result["in_doubt"])))
         say(text("how_to_resolve", task=result["in_doubt"][0]))

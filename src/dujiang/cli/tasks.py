@@ -1,5 +1,6 @@
 """`dujiang tasks …` and `dujiang resolve`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ INTERNAL = ("req_key", "paused")
 def list_page(
     home: Path | None,
     batch: str | None,
-    states: Sequence[State],
+    states: Sequence[str],
     code: str | None,
     after: int,
     limit: int,
@@ -29,10 +30,11 @@ def list_page(
     as_json: bool,
 ) -> int:
     """One page, in the order of ids."""
+    wanted = _states(states)
     settings = settings_of(home)
     with read_database(settings) as connection:
         batch_id = batch_named(connection, batch)["id"] if batch else None
-        found = list_tasks(connection, TaskFilter(batch_id, states, code, after, limit))
+        found = list_tasks(connection, TaskFilter(batch_id, wanted, code, after, limit))
         around = surroundings(connection, settings)
     shown = [_with_reason(task, around) for task in found]
     if as_json:
@@ -44,6 +46,13 @@ def list_page(
     if len(shown) == limit:
         say(text("more_tasks", after=shown[-1]["id"]))
     return Exit.OK
+
+
+def _states(words: Sequence[str]) -> list[State]:
+    unknown = next((word for word in words if word not in set(State)), None)
+    if unknown is not None:
+        raise Refused("state_unknown", state=unknown, known=", ".join(State))
+    return [State(word) for word in words]
 
 
 def _with_reason(task: dict[str, Any], around: Surroundings) -> dict[str, Any]:
@@ -83,6 +92,7 @@ def _print_task(task: dict[str, Any]) -> None:
     shown["error"] = f"{error['code']} {error['message'] or ''}" if error else None
     shown["files"] = ", ".join(file["path"] for file in task["files"])
     shown["refs"] = " | ".join(task["refs"])
+    shown["parameters"] = " ".join(f"{name}={json.dumps(value)}" for name, value in task["parameters"].items())
     shown["cancel_requested"] = text("yes") if task["cancel_requested"] else None
     print_fields({text(f"column_{name}"): value for name, value in shown.items() if name != "batch_id"})
     for attempt in attempts:
@@ -122,7 +132,7 @@ def retry(
     task_ids: Sequence[int],
     home: Path | None,
     batch: str | None,
-    states: Sequence[State],
+    states: Sequence[str],
     code: str | None,
     *,
     again: bool,
@@ -131,7 +141,7 @@ def retry(
     settings = settings_of(home)
     wanted = list(task_ids)
     if batch:
-        wanted += _ended(settings_batch=(settings, batch), states=states, code=code)
+        wanted += _ended(settings_batch=(settings, batch), states=_states(states), code=code)
     if not wanted:
         raise Refused("retry_nothing")
     made = change(settings, lambda engine: engine.retry(wanted, again=again))

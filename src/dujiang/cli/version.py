@@ -25,7 +25,7 @@ def version(home: Path | None, *, as_json: bool) -> int:
         "sqlite": sqlite3.sqlite_version,
         **{part: metadata.version(part) for part in PARTS},
         "schema": REVISION,
-        "database": f"{settings.database} ({revision_of(settings.database) or '-'})",
+        "database": f"{settings.shown_database} ({revision_of(settings.database) or '-'})",
     }
     if as_json:
         print_json(found)

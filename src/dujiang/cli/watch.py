@@ -2,12 +2,14 @@
 
 import asyncio
 import sys
+import time
 from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dujiang.cli.exits import say
 from dujiang.domain.lifecycle import FINAL, State
 from dujiang.messages import text
 from dujiang.runner.progress import Progress, Snapshot
@@ -33,14 +35,15 @@ async def _living(progress: Progress) -> None:
 
 
 async def _plain(progress: Progress) -> None:
-    last = ""
+    last, kind, told_at = "", "", -PLAIN_EVERY_S
     while True:
-        now = line(await progress.snapshot())
-        if now != last:
-            sys.stderr.write(f"{now}\n")
-            sys.stderr.flush()
-            last = now
-        await asyncio.sleep(PLAIN_EVERY_S)
+        seen = await progress.snapshot()
+        now, kind_now = line(seen), (seen.why or "").partition("(")[0]
+        due = time.monotonic() - told_at >= PLAIN_EVERY_S
+        if now != last and (due or kind_now != kind):  # another obstacle is news
+            say(now)
+            last, kind, told_at = now, kind_now, time.monotonic()
+        await asyncio.sleep(EVERY_S)
 
 
 def line(seen: Snapshot) -> str:

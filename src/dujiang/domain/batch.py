@@ -32,7 +32,7 @@ class OnDoubt:
         action, _, times = text.partition(":")
         if action in {"hold", "fail"} and not times:
             return cls(action)
-        if action == "resubmit" and times.isdigit() and 1 <= int(times) <= 9:
+        if action == "resubmit" and times.isdecimal() and 1 <= int(times) <= 9:
             return cls(action, int(times))
         raise ValueError(text)
 

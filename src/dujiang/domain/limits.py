@@ -13,7 +13,7 @@ class FixedLimit:
     def parse(cls, text: str) -> "FixedLimit":
         """`fixed:N` (N from 1 to 10,000), as settings and `--concurrency` write it; ValueError otherwise."""
         kind, _, slots = text.partition(":")
-        if kind != "fixed" or not slots.isdigit() or not 1 <= int(slots) <= 10_000:
+        if kind != "fixed" or not slots.isdecimal() or not 1 <= int(slots) <= 10_000:
             raise ValueError(text)
         return cls(int(slots))
 

@@ -13,6 +13,9 @@ from typing import Final
 Value = str | int | float | bool
 
 
+_CANONICAL: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # one for a million rows
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with an input, ready to be put in words: `messages` has a text for `code`."""
@@ -37,11 +40,7 @@ class Request:
 
     def canonical(self) -> str:
         """The request as text that is equal exactly for equal requests; rows without an id are known by its hash."""
-        return json.dumps(
-            [self.model, self.prompt, sorted(self.parameters.items()), self.references],
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        return _CANONICAL([self.model, self.prompt, sorted(self.parameters.items()), self.references])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,12 @@
 The file is read once beforehand, in portions, so that one that is read halfway never turns out to be something else.
 """
 
+import bisect
 import codecs
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 
@@ -53,32 +56,87 @@ def encoding_of(path: Path) -> str:
             candidates = ["utf-16"]
         else:
             candidates = ["utf-8-sig"] if mark == codecs.BOM_UTF8 else ["utf-8", "gb18030"]
-        flaws = []
+        possible, flaws = [], []
         for encoding in candidates:
             file.seek(0)
-            flaw = _first_flaw(file, encoding, path)
-            if flaw is None:
-                return encoding
-            flaws.append(flaw)
-    byte, line = max(flaws)  # the encoding that got farthest is the one that was meant
-    raise InputError("input_encoding", path=path, line=line, byte=byte)
+            scan = _scanned(file, encoding, path)
+            if scan.flaw:
+                flaws.append(scan.flaw)
+                continue
+            possible.append(encoding)
+            if not scan.is_misread:
+                break
+    if not possible:
+        byte, line = max(flaws)  # the encoding that got farthest is the one that was meant
+        raise InputError("input_encoding", path=path, line=line, byte=byte)
+    return possible[-1]
 
 
-def _first_flaw(file: BinaryIO, encoding: str, path: Path) -> tuple[int, int] | None:
-    """Offset and line of the first byte that isn't `encoding`. Raises `InputError` for what no text file has."""
+@dataclass(slots=True)
+class _Scan:
+    """What decoding a whole file has shown."""
+
+    encoding: str
+    flaw: tuple[int, int] | None = None
+    """Offset and line of the first byte that isn't in this encoding."""
+    is_mixed: bool = False
+    is_wide: bool = False
+
+    @property
+    def is_misread(self) -> bool:
+        """UTF-8 only by accident: 一只猫 in GB18030 is a Cyrillic, a Hebrew and a Latin letter in UTF-8.
+
+        Such accidents stay below U+0800, and no language mixes alphabets within a word.
+        """
+        return self.is_mixed and not self.is_wide
+
+    def look_at(self, text: str) -> None:
+        """Take note of what alphabets the text is in."""
+        if not text.isascii():
+            self.is_wide = self.is_wide or _WIDE.search(text) is not None
+            self.is_mixed = self.is_mixed or any(_is_mixed(word) for word in _WORD.findall(text))
+
+
+_WIDE: Final = re.compile("[\u0800-\U0010ffff]")
+_WORD: Final = re.compile("[\u0080-\u07ff]{2,}")
+_ALPHABETS: Final = (0x250, 0x370, 0x400, 0x530, 0x590, 0x600, 0x700, 0x750, 0x780)
+"""Where Latin ends, and phonetic signs, Greek, Cyrillic, Armenian, Hebrew, Arabic, Syriac, Arabic again."""
+
+
+def _is_mixed(word: str) -> bool:
+    return len({bisect.bisect(_ALPHABETS, ord(sign)) for sign in word}) > 1
+
+
+def is_misread(text: str) -> bool:
+    """Whether a line was decoded as UTF-8 and is GB18030."""
+    scan = _Scan("utf-8")
+    scan.look_at(text)
+    return scan.is_misread
+
+
+def _scanned(file: BinaryIO, encoding: str, path: Path) -> _Scan:
+    """Decode the whole file, in portions. Raises `InputError` for what no text file has."""
+    scan = _Scan(encoding)
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     end, line = 0, 1
-    while True:
+    portion = b"?"
+    while portion:
         portion = file.read(PORTION)
         end += len(portion)
         try:
             text = decoder.decode(portion, final=not portion)
         except UnicodeDecodeError as error:
-            return end - len(error.object) + error.start, line + error.object[: error.start].count(b"\n")
-        if "\0" in text:
-            raise InputError("input_nul", path=path, line=line + text[: text.index("\0")].count("\n"))
-        if len(portion) == PORTION and "\n" not in text and "\r" not in text:
-            raise InputError("input_line", path=path, line=line, limit=PORTION)
+            before = error.object[: error.start]
+            scan.flaw = end - len(error.object) + error.start, line + before.count(b"\n")
+            break
+        _refuse_binary(text, line, len(portion), path)
+        scan.look_at(text)
         line += text.count("\n")
-        if not portion:
-            return None
+    return scan
+
+
+def _refuse_binary(text: str, line: int, size: int, path: Path) -> None:
+    if "\0" in text:
+        raise InputError("input_nul", path=path, line=line + text[: text.index("\0")].count("\n"))
+    if size == PORTION and "\n" not in text and "\r" not in text:
+        raise InputError("input_line", path=path, line=line, limit=PORTION)

@@ -30,7 +30,7 @@ def _row(number: int, line: str) -> RawRow:
     except (ValueError, RecursionError) as error:
         return _broken(number, "json_broken", str(error))
     if not isinstance(values, dict):
-        return _broken(number, "json_no_object", line.strip())
+        return _broken(number, "json_no_object", line.strip()[:100])
     unfit = _UNFIT.search(json.dumps(values, ensure_ascii=False)) if "\\u" in line else None
     if unfit:
         return _broken(number, "json_character", ascii(unfit.group()))

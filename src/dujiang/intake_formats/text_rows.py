@@ -1,11 +1,12 @@
 """One prompt a line: the simplest input, and what can be piped in."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from dujiang.domain.rows import InputError, RawRow
-from dujiang.intake_formats.decoding import PORTION, opened
+from dujiang.intake_formats.decoding import PORTION, is_misread, opened
 
 
 def read(path: Path) -> Iterator[RawRow]:
@@ -38,10 +39,11 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _decoded(line: bytes, name: str, number: int) -> str:
+    with suppress(UnicodeDecodeError):
+        text = line.decode("utf-8-sig")
+        if not is_misread(text):
+            return text
     try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            return line.decode("gb18030")
-        except UnicodeDecodeError as error:
-            raise InputError("input_encoding", path=name, line=number, byte=error.start) from error
+        return line.decode("gb18030")
+    except UnicodeDecodeError as error:
+        raise InputError("input_encoding", path=name, line=number, byte=error.start) from error

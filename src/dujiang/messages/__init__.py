@@ -3,7 +3,6 @@
 `text("code", field=…)` renders an entry of `TEXTS` in the language in force. Codes are stable, texts are not.
 """
 
-import locale
 import os
 from contextvars import ContextVar
 from enum import StrEnum
@@ -28,6 +27,8 @@ def preferred_language() -> Language:
         wanted = os.environ.get(name, "")
         if wanted:
             return Language.ZH if wanted.lower().startswith("zh") else Language.EN
+    import locale  # noqa: PLC0415 - slow to import, and seldom asked
+
     system = locale.getlocale()[0] or ""
     return Language.ZH if system.lower().startswith(("zh", "chinese")) else Language.EN
 

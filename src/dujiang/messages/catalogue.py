@@ -135,7 +135,6 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "提示词中的 {{{value}}} 不是模板列，像是 {limit}；若就是要这些字，请写成 {{{{{value}}}}}",
         "{{{value}}} in the prompt is no template column but looks like {limit}; if it is meant, write {{{{{value}}}}}",
     ),
-    "model_unknown": ("没有模型 {value}，可用：{limit}", "there is no model {value}, only {limit}"),
     "size_conflict": (
         "{field} = {value} 与 {limit} 冲突，只能填写其中之一",
         "{field} = {value} contradicts {limit}: give only one of them",

@@ -69,7 +69,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Make ended tasks again: by id, or all of a batch with a state or an error code",
     ),
     "help_task_ids": ("任务 id", "id of a task"),
-    "help_state": ("只看这个状态，可重复", "Only this state; may be repeated"),
+    "help_state": (
+        "只看这个状态（如 ready、in_doubt、failed），可重复",
+        "Only this state (such as ready, in_doubt, failed); may be repeated",
+    ),
     "help_code": ("只看这个错误码，如 50412", "Only this error code, such as 50412"),
     "help_after": ("从这个 id 之后开始", "Begin after this id"),
     "help_limit": ("最多多少个", "At most so many"),
@@ -97,6 +100,19 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "help_config_get": ("查看当前生效的设置（密钥不显示）", "Show the settings in force (never secrets)"),
     "help_setting": ("设置项的名字", "name of a setting"),
     "help_version": ("程序、部件和数据库的版本", "Versions of the program, its parts and its database"),
+    # -- a command line that can't be understood ----------------------------------------------------------------------
+    "usage_no_command": (
+        "没有命令 {name}，可用：{known}（用法见 {command} --help）",
+        "there is no command {name}, but: {known} (see {command} --help)",
+    ),
+    "usage_no_option": ("没有选项 {name}", "there is no option {name}"),
+    "usage_no_option_near": ("没有选项 {name}，是不是 {near}？", "there is no option {name}; is {near} meant?"),
+    "usage_missing": ("缺少 {name}", "{name} is missing"),
+    "usage_no_value": ("{name} 后面缺少值", "{name} needs a value"),
+    "usage_choice": ("可用：{limit}", "known: {limit}"),
+    "usage_value": ("{name} 的值不对（{details}）", "{name} has a value that can't be used ({details})"),
+    "usage_other": ("命令写得不对（{details}）", "the command can't be understood ({details})"),
+    "usage_hint": ("用法见 {command} --help", "see {command} --help"),
     # -- errors -------------------------------------------------------------------------------------------------------
     "error": ("错误", "error"),
     "interrupted": ("已中断，进度已保存", "interrupted; what was done is saved"),
@@ -109,6 +125,40 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "there are no keys: set VOLCENGINE_ACCESS_KEY and VOLCENGINE_SECRET_KEY, or write [[accounts]] in dujiang.toml",
     ),
     "settings_invalid": ("设置有误：", "a setting can't be used:"),
+    "setting_unknown_here": (
+        "没有这个设置项（dujiang config schema 可列出全部）",
+        "there is no such setting (dujiang config schema lists all)",
+    ),
+    "setting_missing": ("缺少这一项", "is missing"),
+    "setting_above": ("必须大于 {limit}", "must be above {limit}"),
+    "setting_at_least": ("不能小于 {limit}", "must be at least {limit}"),
+    "setting_at_most": ("不能大于 {limit}", "must be at most {limit}"),
+    "setting_number": ("应为数字", "must be a number"),
+    "setting_whole": ("应为整数", "must be a whole number"),
+    "setting_text": ("应为文本", "must be text"),
+    "setting_limit": (
+        "应写成 fixed:N，N 为 1–10000，例如 fixed:3",
+        "must be fixed:N with N from 1 to 10000, as in fixed:3",
+    ),
+    "setting_database": (
+        "应为数据库地址，例如 sqlite:///D:/dujiang/dujiang.db",
+        "must be an address, such as sqlite:////home/me/dujiang.db",
+    ),
+    "setting_json": (
+        "不是有效的 JSON（第 {position} 个字符附近）",
+        "is no valid JSON (near character {position})",
+    ),
+    "setting_lang": ("应为 zh 或 en", "must be zh or en"),
+    "setting_toml": ("不是有效的 TOML（{reason}）", "is no valid TOML ({reason})"),
+    "setting_encoding": ("不是 UTF-8 编码，请另存为 UTF-8", "is not UTF-8: save it as UTF-8"),
+    "setting_key_twice": (
+        "“{one}”和“{other}”的 access key 相同，请删去一个",
+        "{one!r} and {other!r} have the same access key: remove one",
+    ),
+    "setting_no_key": (
+        "“{account}”没有完整的密钥，请写 access_key 和 secret_key",
+        "{account!r} has no key: give access_key and secret_key",
+    ),
     "endpoint_invalid": (
         "服务地址 {endpoint} 不是有效的网址，请检查 DUJIANG_JIMENG_ENDPOINT",
         "the endpoint {endpoint} is no valid address: check DUJIANG_JIMENG_ENDPOINT",
@@ -157,6 +207,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{folder} 里的批次 {batch} 来自另一个文件（{source}）。请用 --name 换一个名字",
         "the batch {batch} in {folder} came from another file ({source}): choose another name with --name",
     ),
+    "out_is_file": (
+        "{path} 是文件，不能用作输出目录，请用 --out 换一个",
+        "{path} is a file, so results can't go there: choose a folder with --out",
+    ),
     "task_unknown": ("没有任务 {task}", "there is no task {task}"),
     "tasks_unknown": ("有 {count} 个任务不存在", "{count} of these tasks do not exist"),
     "on_doubt_unknown": (
@@ -172,6 +226,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "没有设置项 {setting}；dujiang config schema 可列出全部",
         "there is no setting {setting}: see dujiang config schema",
     ),
+    "state_unknown": ("没有状态 {state}，可用：{known}", "there is no state {state}, only {known}"),
     "resolve_job_id": (
         "found 后面要写服务商的 task_id，其他决定不要写：dujiang resolve {task} found JOB_ID",
         "found needs the vendor's task_id, the others take none: dujiang resolve {task} found JOB_ID",
@@ -238,7 +293,18 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "images_paid": ("计费图片 {count} 张", "{count} images charged"),
     "where_images": ("图片在 {path}", "images: {path}"),
-    "where_failed": ("没做成的在 {path}（可直接作为输入再运行）", "what failed: {path} (can be run as input)"),
+    "where_failed": (
+        "没做成的在 {path}：改好后对它运行 dujiang run，就会接着做这个批次",
+        "what failed: {path}. Mend its rows and give it to dujiang run: that continues this batch",
+    ),
+    "how_to_retry": (
+        "失败的要原样再做一次：再运行同一命令，加 --retry-failed",
+        "to make failed ones again as they are: run the same command with --retry-failed",
+    ),
+    "run_paused": (
+        "批次 {batch} 已暂停，不会提交新任务；继续请运行 dujiang batch resume {batch}",
+        "the batch {batch} is paused, so nothing new is submitted; to go on: dujiang batch resume {batch}",
+    ),
     "some_doubts": (
         "{count} 个任务存疑：提交后没收到应答，可能已付费，不会自动重交",
         "{count} tasks in doubt: the answer to their submit never came, they may be paid; none is sent again by itself",
@@ -348,6 +414,84 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "meaning": ("含义", "meaning"),
             "check": ("检查", "check"),
             "result": ("结果", "result"),
+        }.items()
+    },
+    # -- settings (the English is what their docstrings say) ----------------------------------------------------------
+    **{
+        f"setting_is_{name}": texts
+        for name, texts in {
+            "home": (
+                "数据库、锁文件和日志所在目录。",
+                "Folder of the database, lock files and logs.",
+            ),
+            "database_url": (
+                "任务存放处：`sqlite:///路径`。默认是 home 目录里的 `dujiang.db`。",
+                "Where tasks live: `sqlite:///PATH`. Default: `dujiang.db` in the home folder.",
+            ),
+            "jimeng_endpoint": (
+                "服务商的地址。只有本机（模拟器）可以不用 https。",
+                "The vendor's address. Without https only on this machine (the simulator).",
+            ),
+            "concurrency": (
+                "一个通道同时最多多少个作业：`fixed:N`。",
+                "How many jobs a lane may hold at once: `fixed:N`.",
+            ),
+            "time_scale": (
+                "把我们自己的所有时间常数按此缩放，便于对着模拟器快速演练。",
+                "Scales every constant in seconds of ours, so that a run can be rehearsed fast against the simulator.",
+            ),
+            "jimeng_retries": (
+                "网络故障后重试几次，再让该地址休息。",
+                "Tries after a fault of the way before the endpoint rests.",
+            ),
+            "jimeng_backoff": (
+                "第一次重试前等多少秒，之后加倍。",
+                "First wait between such tries, in seconds; doubles.",
+            ),
+            "jimeng_backoff_max": (
+                "两次重试之间最多等多少秒。",
+                "Longest wait between such tries, in seconds.",
+            ),
+            "connect_timeout": (
+                "连上服务商最多多少秒。",
+                "Seconds to reach the vendor.",
+            ),
+            "submit_timeout": (
+                "提交的应答必须在多少秒内收全，否则任务存疑。",
+                "Seconds in which the answer to a submit must be complete; after that the task is in doubt.",
+            ),
+            "poll_timeout": (
+                "查询的应答必须在多少秒内到达。",
+                "Seconds in which the answer to a poll must come.",
+            ),
+            "download_timeout": (
+                "下载多少秒没有数据就重新开始。",
+                "Seconds without a byte after which a download is started again.",
+            ),
+            "queries_a_second": (
+                "一个账号每秒最多查询几次。",
+                "Polls a second of one account, at most.",
+            ),
+            "downloads_at_once": (
+                "同时下载多少张图片。",
+                "Pictures downloaded at the same time.",
+            ),
+            "lang": (
+                "界面语言：`zh` 或 `en`。默认随系统。",
+                "Language of everything a person reads: `zh` or `en`. Default: the system's.",
+            ),
+            "accounts": (
+                'dujiang.toml 里的 `[[accounts]]`，或 JSON：`[{{"name":"a","access_key":"…","secret_key":"…"}}]`。',
+                '`[[accounts]]` in dujiang.toml, or JSON: `[{{"name":"a","access_key":"…","secret_key":"…"}}]`.',
+            ),
+            "volcengine_access_key": (
+                "没有设置其他账号时，账号 `default` 的 access key。",
+                "Access key of the account `default`, where no other accounts are set.",
+            ),
+            "volcengine_secret_key": (
+                "与它配对的 secret key。",
+                "Secret key that belongs to it.",
+            ),
         }.items()
     },
     # -- doctor -------------------------------------------------------------------------------------------------------

@@ -57,6 +57,13 @@ class Admission:
                 self.lanes[lane.id] = (lane, account, limit)
                 await self._times.load(lane.id)
 
+    async def reread_limits(self) -> None:
+        """Somebody may have set a lane's limit for everybody, and that means us too."""
+        for use in await self._engine.lanes():
+            if use.limit is not None and use.lane.id in self.lanes:
+                lane, account, _ = self.lanes[use.lane.id]
+                self.lanes[use.lane.id] = (lane, account, use.limit)
+
     async def turn(self, worker: Worker, batch_id: str) -> Turn:
         """Fill every lane that has room with the batch's next tasks."""
         offers = [

@@ -6,7 +6,7 @@ extended or run again, and only what is new is asked for.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from dujiang.domain.names import collision_key, safe_stem
@@ -237,8 +237,10 @@ class Intake:
             cells.problems.append(replace(problem, limit=str(owner)))
 
     def _identity(self, key: str, digest: bytes, position: int, nth: int) -> tuple[str, str]:
-        """Row and usual name of a row's `nth` task. The name holds what makes the row what it is: as rows move to other
-        places in later versions of a sheet, no new one gets the name of an old one.
+        """Row and usual name of a row's `nth` task.
+
+        The name holds what the row is known by: rows move in later versions of a sheet, and a new one in an old one's
+        place must not get the name of the old one's pictures.
         """
         if key:
             return _numbered(key, "#", nth), _numbered(f"{position:05d}-{safe_stem(key)}", "-", nth)

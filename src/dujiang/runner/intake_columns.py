@@ -130,7 +130,7 @@ def filled(prompt: str, columns: Columns, values: Mapping[str, object]) -> Fille
             return f"{{{literal}}}" if compared(literal) in columns.names else place.group()
         key = columns.variables.get(compared(name))
         if key is None:
-            near = closest(compared(name), columns.names)
+            near = compared(name) if compared(name) in columns.names else closest(compared(name), columns.names)
             if near:
                 slips.append((name, near))
             return place.group()

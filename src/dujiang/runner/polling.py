@@ -13,9 +13,10 @@ from dujiang.domain.run_times import RunTimes
 from dujiang.ports import Clock
 
 QUERIES_A_SECOND: Final = 10.0
-LOOK_COST: Final = 0.08  # √s: at the median of 22 s a look every 0.3 s, which wastes 0.7 % of a slot
-ANY_TIME: Final = 1 / 5000  # a second: a job can fail at any age, so even a young one is looked at every ~5 s
+LOOK_COST: Final = 0.2  # √s: at the median of 22 s a look every 0.7 s; ~21 looks a job and 1.6 % of a slot in all
+ANY_TIME: Final = 1 / 1500  # a second: a job can fail at any age, so even a young one is looked at every ~8 s
 STEPS_OF_MEDIAN: Final = 50
+STUCK_WAIT_S: Final = 60.0  # an hour's job is not found ended much later than that
 SLOW_DOWN_AFTER: Final = 10.0  # medians: a job this old is stuck, and looking faster does not help it
 
 
@@ -40,6 +41,7 @@ class Pacer:
         self._rate = queries_a_second / clock.scale
         self._watches: set[Watch] = set()
         self._next_query_at = 0.0
+        self._quiet_until = 0.0
 
     def begin(self, times: RunTimes, age_s: float = 0.0) -> Watch:
         """Watch a job that the vendor accepted `age_s` ago."""
@@ -51,18 +53,26 @@ class Pacer:
         """The job has ended, or nobody watches it any more."""
         self._watches.discard(watch)
 
-    async def turn(self, watch: Watch) -> None:
-        """Wait until it is worth looking at this job, and until the account may be asked."""
-        await self._clock.sleep(self.wait_s(watch))
+    async def turn(self, watch: Watch, *, at_once: bool = False) -> None:
+        """Wait until it is worth looking at this job (now, if `at_once`), and until the account may be asked."""
+        if not at_once:
+            await self._clock.sleep(self.wait_s(watch))
+        while (wait_s := self._place_in_line()) > 0:
+            await self._clock.sleep(wait_s)
+            if self._clock.elapsed() >= self._quiet_until:
+                return
+
+    def _place_in_line(self) -> float:
+        """Seconds until the next query that nobody has taken yet; it is taken now."""
         now = self._clock.elapsed()
         at = max(now, self._next_query_at)
         self._next_query_at = at + 1 / self._rate
-        if at > now:
-            await self._clock.sleep(at - now)
+        return at - now
 
     def slow_down(self, for_s: float) -> None:
-        """The vendor says that it is asked too often: no look before `for_s` from now."""
-        self._next_query_at = max(self._next_query_at, self._clock.elapsed() + for_s)
+        """The vendor says that it is asked too often: no look before `for_s` from now, not even one in line."""
+        self._quiet_until = max(self._quiet_until, self._clock.elapsed() + for_s)
+        self._next_query_at = max(self._next_query_at, self._quiet_until)
 
     def wait_s(self, watch: Watch) -> float:
         """Seconds until the next look at this job."""
@@ -71,17 +81,20 @@ class Pacer:
         fit = watch.times.fit()
         demand = sum(math.sqrt(self._hazard(other, other.age_s(now))) for other in self._watches)
         budget = max(demand / self._rate, LOOK_COST * math.sqrt(self._clock.scale))
-        step = fit.median_s / STEPS_OF_MEDIAN
+        # Where the hazard falls, so does that of the others, and waiting for the integral would be waiting too long.
+        longest = budget / math.sqrt(self._hazard(watch, age))
         spent, waited = 0.0, 0.0
-        while True:
+        while waited < longest:
+            step = max(fit.median_s, age + waited) / STEPS_OF_MEDIAN  # old jobs' hazard changes slowly
             gain = math.sqrt(self._hazard(watch, age + waited + step / 2)) * step
             if spent + gain >= budget:
                 waited += step * (budget - spent) / gain
                 break
             spent += gain
             waited += step
+        waited = min(waited, longest)
         if age > SLOW_DOWN_AFTER * fit.median_s:
-            waited = max(waited, age / 100)
+            waited = max(waited, min(age / 100, self._clock.scaled(STUCK_WAIT_S)))
         return waited
 
     def _hazard(self, watch: Watch, age_s: float) -> float:

@@ -1,18 +1,19 @@
 """Who is alive: a worker holds an OS lock on a file of its own for as long as its process lives.
 
 The operating system frees the lock however the process ends, so on one machine a free lock means gone, at once and
-without a clock.
+without a clock. "One machine" is whoever uses the same folder: host names and network cards change (a laptop on
+another network, a container made anew), and what was paid for must not wait for a machine that only has a new name.
 """
 
-import platform
 import secrets
-import uuid
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from filelock import FileLock, Timeout
 
 from dujiang.ports import Worker
+
+MACHINE: Final = "machine"
 
 
 class Presence(Protocol):
@@ -28,7 +29,7 @@ class LockedPresence:
     def __init__(self, folder: Path, *, pid: int, now: float) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.worker = Worker(secrets.token_hex(6), machine_name(), pid, now)
+        self.worker = Worker(secrets.token_hex(6), machine_of(folder), pid, now)
         self._lock = FileLock(self._path(self.worker.id))
         self._lock.acquire(timeout=0)
 
@@ -53,14 +54,33 @@ class LockedPresence:
         return self._folder / f"{worker_id}.lock"
 
 
-def machine_name() -> str:
-    """Names this machine: its host name, and a number of its hardware, since host names repeat."""
-    return f"{platform.node()}-{uuid.getnode():012x}"
+def machine_of(folder: Path) -> str:
+    """Names the machine that this folder belongs to; made up when it is first asked for."""
+    return _known_machine(folder) or _name_machine(folder)
+
+
+def _known_machine(folder: Path) -> str:
+    try:
+        return (folder / MACHINE).read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _name_machine(folder: Path) -> str:
+    """One of several that do this at once wins, and all agree on its name."""
+    place = folder / MACHINE
+    with FileLock(place.with_suffix(".lock")):
+        if known := _known_machine(folder):
+            return known
+        name, part = secrets.token_hex(8), place.with_suffix(".part")
+        part.write_text(f"{name}\n", "ascii")
+        part.replace(place)
+        return name
 
 
 def looks_alive(folder: Path, worker: Worker) -> bool:
     """Whether `worker` runs, as far as it can be seen from here; one of another machine is believed."""
-    if worker.machine != machine_name():
+    if worker.machine != _known_machine(folder):
         return True
     return _is_locked(folder / f"{worker.id}.lock")
 

@@ -5,7 +5,7 @@ leaves this loop when it is final, when it waits (for a slot or a host), or when
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -32,7 +32,8 @@ from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacer, Watch
 
 DOWNLOADS_BEFORE_NEW_URLS: Final = 5
-ROUNDS_OF_URLS: Final = 3
+RECORD_LIVES_S: Final = 12 * 3600.0  # the vendor's own time, so it is never scaled
+JOB_ID_TRIES: Final = 5  # each of them waits a minute for a database that is locked or full
 PASSING_WAIT_S: Final = 1.0  # doubling, at most 30 s: between looks or downloads that failed
 PASSING_WAIT_MAX_S: Final = 30.0
 
@@ -55,6 +56,21 @@ class Neighbours:
     """The folder of the task's batch for pictures."""
 
 
+@dataclass(slots=True)
+class Hearing:
+    """Whether the vendor answers looks."""
+
+    heard_at: float | None = None
+    """Monotonic; the last answer."""
+    silent: dict[int, str] = field(default_factory=dict)
+    """Tasks whose job could not be looked at the last time, and why (an error's code)."""
+
+    def heard(self, task: Task, now: float) -> None:
+        """The vendor knows the job."""
+        self.heard_at = now
+        self.silent.pop(task.id, None)
+
+
 class RunTask:
     """Carries tasks from the state they are in to one where they wait or end."""
 
@@ -62,17 +78,36 @@ class RunTask:
         self._with = neighbours
         self._worker = worker
         self._rounds: dict[int, int] = {}
+        """How often a task's addresses were dead."""
+        self.hearing = Hearing()
 
     async def steps(self, task: Task) -> AsyncIterator[Task]:
         """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over."""
-        while task.can_go_on:
-            verdict = await self._next(task)
+        try:
+            while task.can_go_on:
+                verdict = await self._next(task)
+                try:
+                    task = await self._recorded(task, verdict)
+                except errors.StaleTask:
+                    return
+                yield task
+        finally:
+            self._rounds.pop(task.id, None)
+
+    async def _recorded(self, task: Task, verdict: Verdict) -> Task:
+        """The task as the event left it. A job id is on no disk yet and can't be asked for again: it is tried longer."""
+        tries = 0
+        while True:
             try:
-                task = await self._with.engine.record(task, verdict.event, verdict.rest, self._worker)
-            except errors.StaleTask:
-                return
-            yield task
-        self._rounds.pop(task.id, None)
+                return await self._with.engine.record(task, verdict.event, verdict.rest, self._worker)
+            except errors.StoreError as error:
+                if not isinstance(verdict.event, Accepted):
+                    raise
+                tries += 1
+                if tries > JOB_ID_TRIES:
+                    told = f"{error.message}; not written down: task {task.id} is job {verdict.event.job_id}"
+                    raise errors.StoreError(told, why=error.why) from error
+                await self._with.clock.sleep(passing_wait_s(tries, self._with.clock))
 
     async def _next(self, task: Task) -> Verdict:
         match task.state:
@@ -129,13 +164,15 @@ class RunTask:
         assert task.attempt is not None, "a job belongs to an attempt"
         times = await self._with.times.load(task.attempt.lane_id)
         pacer = self._with.pacers(task.attempt.account_id)
-        fresh = task.attempt.accepted_at is None  # accepted a moment ago, in this process
-        age_s = 0.0 if fresh else max(0.0, self._with.clock.now() - (task.attempt.accepted_at or 0.0))
-        watch = pacer.begin(times, age_s)
+        accepted_at = task.attempt.accepted_at or self._with.clock.now()
+        watch = pacer.begin(times, max(0.0, self._with.clock.now() - accepted_at))
+        # Accepted a moment ago, in this process; neither adopted nor asked for new addresses.
+        fresh = task.attempt.accepted_at is None and task.id not in self._rounds
         try:
-            return await _Watching(self._with, task, watch, pacer, measured=fresh).until_over()
+            return await _Watching(self._with, task, watch, pacer, self.hearing, fresh=fresh).until_over()
         finally:
             pacer.end(watch)
+            self.hearing.silent.pop(task.id, None)
 
     # -- after the vendor
 
@@ -148,14 +185,19 @@ class RunTask:
             try:
                 files.append(await self._save(url, folder, stem))
             except errors.DownloadError as error:
-                return self._without_url(task, error)
+                return await self._without_url(task, error)
         return Saved(tuple(files))
 
-    def _without_url(self, task: Task, error: errors.DownloadError) -> Event:
-        """Ask the vendor for fresh addresses; when it keeps giving dead ones, the pictures are lost."""
+    async def _without_url(self, task: Task, error: errors.DownloadError) -> Event:
+        """Ask the vendor for fresh addresses, for as long as its record can live."""
+        assert task.attempt is not None, "what was made belongs to an attempt"
+        age_s = self._with.clock.now() - (task.attempt.accepted_at or task.attempt.sent_at)
         rounds = self._rounds[task.id] = self._rounds.get(task.id, 0) + 1
-        if rounds > ROUNDS_OF_URLS and isinstance(error, errors.UrlGone):
-            return Vanished(error.code, error.message)
+        if rounds == 1:
+            return UrlsGone()
+        if age_s > RECORD_LIVES_S and isinstance(error, errors.UrlGone):
+            return Vanished(error.code, error.message)  # fresh addresses were asked for, and are dead as well
+        await self._with.clock.sleep(passing_wait_s(rounds - 1, self._with.clock))
         return UrlsGone()
 
     async def _save(self, url: str, folder: Path, stem: str) -> StoredFile:
@@ -184,7 +226,9 @@ class RunTask:
 class _Watching:
     """One job, looked at until it is over."""
 
-    def __init__(self, neighbours: Neighbours, task: Task, watch: Watch, pacer: Pacer, *, measured: bool) -> None:
+    def __init__(
+        self, neighbours: Neighbours, task: Task, watch: Watch, pacer: Pacer, hearing: Hearing, *, fresh: bool
+    ) -> None:
         assert task.attempt is not None
         assert task.attempt.job_id is not None
         self._with = neighbours
@@ -193,7 +237,10 @@ class _Watching:
         self._job_id = task.attempt.job_id
         self._watch = watch
         self._pacer = pacer
-        self._measured = measured
+        self._hearing = hearing
+        self._at_once = not fresh
+        self._measured = fresh
+        self._slot_lasts = fresh  # an adopted job's slot may have been given an end while nobody could look
         self._history = LookHistory()
         self._failed_looks = 0
         self._answered_at = neighbours.clock.elapsed()
@@ -201,7 +248,8 @@ class _Watching:
     async def until_over(self) -> Event:
         """The event that ends the job."""
         while True:
-            await self._pacer.turn(self._watch)
+            await self._pacer.turn(self._watch, at_once=self._at_once)
+            self._at_once = False
             try:
                 look = await self._with.provider.look(self._job_id, self._attempt.req_key, self._with.keys(self._task))
             except errors.ProviderError as error:
@@ -239,21 +287,26 @@ class _Watching:
         if isinstance(error, errors.TooFast):
             self._pacer.slow_down(error_pause_s(clock))
             return None
-        await self._not_answering()
+        await self._not_answering(error)
         return None
 
     async def _answering(self) -> None:
         """The vendor knows the job: its slot lasts until it ends."""
         self._answered_at = self._with.clock.elapsed()
+        self._hearing.heard(self._task, self._answered_at)
         if self._failed_looks:
             self._failed_looks = 0
             self._measured = False
+        if not self._slot_lasts:
+            self._slot_lasts = True
             await self._with.engine.hold_slot(self._task, None)
 
-    async def _not_answering(self) -> None:
+    async def _not_answering(self, error: errors.ProviderError) -> None:
         """Nobody can say how the job is: its slot lasts no longer than any job of this lane runs."""
+        self._hearing.silent[self._task.id] = error.code
         self._failed_looks += 1
         if self._failed_looks == 1:
+            self._slot_lasts = False
             silent_s = self._with.clock.elapsed() - self._answered_at
             ceiling_s = self._with.times.ceiling_s(self._attempt.lane_id)
             await self._with.engine.hold_slot(self._task, max(0.0, ceiling_s - silent_s))

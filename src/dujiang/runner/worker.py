@@ -1,13 +1,15 @@
 """The worker: adopts what runs, fills free slots, carries tasks, and stops without losing anything."""
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from typing import Final
 
 from dujiang.domain.batch import Batch, is_over
-from dujiang.domain.errors import ProviderError, StaleTask
+from dujiang.domain.errors import ProvenUncharged, ProviderError, StaleTask, StoreError
 from dujiang.domain.lifecycle import AT_VENDOR, State
 from dujiang.domain.rests import Subject
 from dujiang.domain.task import Task
@@ -41,11 +43,13 @@ class FirstAnswer:
     answered_at: float = 0.0
     """Monotonic; the start, before the first answer."""
 
-    def note(self, task: Task, now: float) -> None:
-        """Learn from a task's step."""
+    def note(self, before: State, task: Task, now: float) -> None:
+        """Learn from a task's step out of `before`."""
+        if before not in AT_VENDOR or task.state is State.IN_DOUBT:
+            return  # whoever was asked, if anybody, it was not the vendor, or it did not answer
         if task.state is State.READY and task.error_code in {"network", "account"}:
             self.trouble = task.error_code
-        elif task.state not in {State.SUBMITTING, State.PREPARING, State.IN_DOUBT}:
+        else:
             self.answered, self.answered_at, self.trouble = True, now, None
 
 
@@ -70,13 +74,14 @@ class BatchWorker:
         self._run_task = run_task
         self._presence = presence
         self._wake = asyncio.Event()
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[asyncio.Task[None], State] = {}
+        """What is under way, and the state that its task is in."""
+        self._fault: Exception | None = None
         self._cancels_asked: set[int] = set()
         self._first = FirstAnswer()
         self._stopping = False
         self._quick = False
         self._leaving = False
-        self._states: dict[int, State] = {}
         self._main: asyncio.Task[object] | None = None
         self.give_up_after_s: float | None = None
         """Stop when the vendor has not answered for so long; None waits for as long as it takes."""
@@ -91,8 +96,8 @@ class BatchWorker:
         self._stopping = True
         self._quick = self._quick or quick
         if quick:
-            for task_id, carrying in self._running.items():
-                if self._states.get(task_id) is not State.SUBMITTING:
+            for carrying, state in self._running.items():
+                if state is not State.SUBMITTING:
                     carrying.cancel()
         self._wake.set()
 
@@ -103,25 +108,38 @@ class BatchWorker:
             self._main.cancel()
 
     async def run(self, batch: Batch) -> RunEnd:
-        """Work until the batch is over, or `stop` was called and everything that ran has ended."""
+        """Work until the batch is over, or `stop` was called and everything that ran has ended.
+
+        A fault that nobody foresaw ends the run with that exception, once every submit on its way has its answer
+        written down; what runs at the vendor is adopted at the next start.
+        """
         await self._engine.register(self._presence.worker)
         self._main = asyncio.current_task()
         try:
-            return await self._run(batch)
+            return await self._run_safely(batch)
         except asyncio.CancelledError:
             if not self._leaving:
                 raise
             return RunEnd.INTERRUPTED
         finally:
-            for carrying in self._running.values():
+            for carrying in self._running:
                 carrying.cancel()
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
-            await self._engine.unregister(self._presence.worker)
+            await asyncio.gather(*self._running, return_exceptions=True)
+            with suppress(StoreError):  # its free lock tells as much
+                await self._engine.unregister(self._presence.worker)
+
+    async def _run_safely(self, batch: Batch) -> RunEnd:
+        try:
+            return await self._run(batch)
+        except Exception:
+            self.stop(quick=True)  # a submit that is cut off would be in doubt
+            await asyncio.gather(*self._running, return_exceptions=True)
+            raise
 
     async def _run(self, batch: Batch) -> RunEnd:
-        await self._engine.end_rest(Subject.DISK, "*")  # the folder was just opened: the disk answers
-        await self._engine.shorten_waits()
         started = self._first.answered_at = self._clock.elapsed()
+        await self._engine.changed_elsewhere()  # from here on
+        await self._forget_rests()
         await self._rescue(batch)
         rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
         while True:
@@ -131,11 +149,12 @@ class BatchWorker:
                 return end
             if end := await self._never_answered(started):
                 return end
-            if self._clock.elapsed() > rescue_at:
+            if self._clock.elapsed() >= rescue_at:
                 await self._rescue(batch)
                 rescue_at = self._clock.elapsed() + self._clock.scaled(RESCUE_EVERY_S)
             due_at = inf if due_s is None else self._clock.elapsed() + due_s
             await self._wait(batch, min(due_at, rescue_at))
+            self._raise_fault()
 
     async def _fill(self, batch: Batch) -> float | None:
         turn = await self._admission.turn(self._presence.worker, batch.id)
@@ -150,38 +169,71 @@ class BatchWorker:
             if left_s <= 0 or await wait_for(self._wake, left_s, self._clock):
                 return
             if await self._engine.changed_elsewhere():
+                await self._admission.reread_limits()
                 await self._cancel_asked()
                 await self._decide(batch)
                 return
 
+    async def _forget_rests(self) -> None:
+        """A start is a person's hint that something is mended: what an earlier run found at fault is asked at once."""
+        lanes = [lane for lane, _, _ in self._admission.lanes.values()]
+        asked = {(Subject.ENDPOINT, lane.endpoint) for lane in lanes}
+        asked |= {(Subject.ACCOUNT, str(lane.account_id)) for lane in lanes}
+        refused = {(Subject.LANE, str(lane.id)) for lane in lanes}  # this model, to this account
+        for rest in await self._engine.rests():
+            this = (rest.subject, rest.key)
+            if rest.subject is Subject.DISK or this in asked or (this in refused and rest.code == "account"):
+                await self._engine.end_rest(*this)
+
     # -- carrying
 
     def _carry(self, task: Task) -> None:
-        if task.id not in self._running and task.can_go_on:
-            self._states[task.id] = task.state
-            self._running[task.id] = asyncio.create_task(self._carrying(task), name=f"task-{task.id}")
+        """Begin with a task that the engine has just given to this worker."""
+        if task.can_go_on:
+            self._begin(self._carrying(task), task)
+
+    def _begin(self, doing: Coroutine[object, object, None], task: Task) -> None:
+        under_way = asyncio.create_task(self._to_its_end(doing), name=f"task-{task.id}")
+        self._running[under_way] = task.state
+        under_way.add_done_callback(self._ended)
+        under_way.add_done_callback(lambda _: doing.close())  # if it was cancelled before it began
+
+    async def _to_its_end(self, doing: Coroutine[object, object, None]) -> None:
+        """Nothing that goes wrong in there may pass unseen: a task that nobody carries would be waited for in vain."""
+        try:
+            await doing
+        except Exception as error:  # noqa: BLE001 - the run ends with it
+            self._fault = self._fault or error
+
+    def _ended(self, under_way: asyncio.Task[None]) -> None:
+        del self._running[under_way]
+        self._wake.set()
 
     async def _carrying(self, task: Task) -> None:
-        try:
-            async for moved in self._run_task.steps(task):
-                self._first.note(moved, self._clock.elapsed())
-                task = moved
-                self._states[task.id] = moved.state
-                if moved.state not in AT_VENDOR:  # its slot is free, long before its pictures are here
-                    self._wake.set()
-                if self._quick:
-                    return
-            if task.state is State.IN_DOUBT:
-                await self._decide_one(task)
-        finally:
-            self._running.pop(task.id, None)
-            self._states.pop(task.id, None)
-            self._wake.set()
+        this = asyncio.current_task()
+        assert this is not None
+        async for moved in self._run_task.steps(task):
+            self._first.note(task.state, moved, self._clock.elapsed())
+            looked = task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking
+            task = moved
+            self._running[this] = moved.state
+            # Its slot is free, long before its pictures are here; or whatever rested answers again.
+            if moved.state not in AT_VENDOR or looked:
+                self._wake.set()
+            if self._quick:
+                return
+            if moved.state is State.GENERATING and moved.cancel_requested:
+                self._ask_to_cancel(moved)
+        if task.state is State.IN_DOUBT:
+            await self._decide_one(task)
 
     async def _rescue(self, batch: Batch) -> None:
-        """Adopt and go on before anything new is submitted."""
-        for task in await self._rescuer.adopt_all():
-            self._carry(task)
+        """Adopt and go on before anything new is submitted; and what else is worth a look now and then."""
+        await self._engine.shorten_waits()
+        if not self._stopping:
+            for task in await self._rescuer.adopt_all():
+                self._carry(task)
+        await self._cancel_asked()
         await self._decide(batch)
         if not self._stopping:  # references whose check was put off
             for task in await self._engine.claim_preparation(self._presence.worker, batch.id, at_most=8):
@@ -194,8 +246,9 @@ class BatchWorker:
         if batch.on_doubt.action != "hold":
             for task in await self._engine.doubts(batch.id):
                 await self._decide_one(task)
-        for task in await self._engine.adopt(self._presence.worker, None, lambda _: 0.0):
-            self._carry(task)  # a job that a person found: somebody has to look at it
+        if not self._stopping:
+            for task in await self._engine.adopt(self._presence.worker, None, lambda _: 0.0):
+                self._carry(task)  # a job that a person found: somebody has to look at it
 
     async def _decide_one(self, task: Task) -> None:
         batch = await self._engine.batch(task.batch)
@@ -210,41 +263,56 @@ class BatchWorker:
     async def _cancel_asked(self) -> None:
         """Ask the vendor to drop jobs whose cancel was asked for; what it answers is seen by looking at the job."""
         for task_id in await self._engine.cancel_requests(self._presence.worker):
-            if task_id in self._cancels_asked:
-                continue
-            self._cancels_asked.add(task_id)
-            task = await self._engine.task(task_id)
-            if task is not None and task.state is State.GENERATING and task.attempt and task.attempt.job_id:
-                await self._ask_to_cancel(task, task.attempt.job_id)
+            if task_id not in self._cancels_asked:
+                task = await self._engine.task(task_id)
+                if task is not None and task.state is State.GENERATING:  # one that is submitting is asked for later
+                    self._ask_to_cancel(task)
 
-    async def _ask_to_cancel(self, task: Task, job_id: str) -> None:
+    def _ask_to_cancel(self, task: Task) -> None:
+        if task.id not in self._cancels_asked:
+            self._cancels_asked.add(task.id)
+            self._begin(self._asking_to_cancel(task), task)  # it may take long, and claims don't wait for it
+
+    async def _asking_to_cancel(self, task: Task) -> None:
         assert task.attempt is not None
+        assert task.attempt.job_id is not None
         try:
-            await self._provider.cancel(job_id, task.attempt.req_key, self._admission.key(task))
+            await self._provider.cancel(task.attempt.job_id, task.attempt.req_key, self._admission.key(task))
+        except ProvenUncharged:
+            self._cancels_asked.discard(task.id)  # it was not heard: asked again at the next look around
         except ProviderError:
             return  # a job that has begun can't be cancelled: it ends by itself, and is collected
 
     # -- ends
 
+    def _raise_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
     async def _end(self, batch: Batch) -> RunEnd | None:
+        self._raise_fault()
         if self._stopping:
             return RunEnd.INTERRUPTED
         return RunEnd.OVER if is_over(await self._engine.counts(batch.id)) else None
 
     async def _never_answered(self, started: float) -> RunEnd | None:
-        """At the start, say at once that keys are refused, and after 30 s that nobody is there."""
-        if self._stopping or self._first.trouble is None or self._running:
+        """At the start, say at once that keys are refused, and after 30 s that nobody is there.
+
+        Jobs that nobody can look at don't keep it: they are adopted at the next start.
+        """
+        hearing = self._run_task.hearing
+        trouble = self._first.trouble or next(iter(hearing.silent.values()), None)
+        if self._stopping or trouble is None or len(self._running) > len(hearing.silent):
             return None
-        silent_s = self._clock.elapsed() - self._first.answered_at
+        end = RunEnd.CREDENTIALS if trouble == "account" else RunEnd.UNREACHABLE
+        silent_s = self._clock.elapsed() - max(self._first.answered_at, hearing.heard_at or 0.0)
         if self.give_up_after_s is not None and silent_s > self._clock.scaled(self.give_up_after_s):
-            return RunEnd.CREDENTIALS if self._first.trouble == "account" else RunEnd.UNREACHABLE
-        if self._first.answered:
+            return end
+        if self._first.answered or hearing.heard_at is not None:
             return None
-        if self._first.trouble == "account" and await self._all_accounts_rest():
-            return RunEnd.CREDENTIALS
-        if self._clock.elapsed() - started > self._clock.scaled(FIRST_ANSWER_WITHIN_S):
-            return RunEnd.CREDENTIALS if self._first.trouble == "account" else RunEnd.UNREACHABLE
-        return None
+        if trouble == "account" and await self._all_accounts_rest():
+            return end
+        return end if self._clock.elapsed() - started > self._clock.scaled(FIRST_ANSWER_WITHIN_S) else None
 
     async def _all_accounts_rest(self) -> bool:
         rests = await self._engine.rests()

@@ -121,8 +121,9 @@ class Gateway:
         if marked or fault:
             await self._break(marked or fault, link, answer)
             return
+        listening = wire.is_open(link.scope)  # asked now: `Connection: close` closes it with the answer
         await self._send(link, answer)
-        job.answered = wire.is_open(link.scope)
+        job.answered = listening
 
     async def _poll(self, link: Link, account: str, body: Body, fault: str | None) -> None:
         job, options = self._vendor.poll(account, body)

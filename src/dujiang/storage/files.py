@@ -29,6 +29,14 @@ HOP_BYTES: Final = 256 * 1024  # large enough to make hops rare, small enough th
 GONE: Final = frozenset({403, 404, 410})  # how expired and signed-for-another-time addresses are answered
 
 
+_HTTP_ERRORS: Final = (
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    httpx2.StreamError,
+    ExceptionGroup,  # of a connect to what can't be an address, such as port 99999
+)
+
+
 class TooLarge(DownloadError):
     """Larger than any picture should be; fetching it again would not help."""
 
@@ -69,10 +77,11 @@ class FileStore:
 
     async def save(self, url: str, folder: Path, stem: str) -> StoredFile:
         """Bring one picture home. See `ports.ImageStore`."""
-        if url.startswith("data:"):
+        scheme = url.partition(":")[0].lower()
+        if scheme == "data":
             return await _to_its_end(self._save_inline, url, folder, stem)
-        if not url.startswith(("http://", "https://")):
-            raise DownloadError(text("download_scheme", value=url.partition(":")[0][:20]))
+        if scheme not in {"http", "https"}:
+            raise DownloadError(text("download_scheme", value=scheme[:20]))
         return await self._retry(self._fetch, url, folder, stem)
 
     async def aclose(self) -> None:
@@ -90,7 +99,7 @@ class FileStore:
                 _raise_for_status(response.status_code)
                 rest = await self._receive(response, part)
                 return await _to_its_end(self._complete, part, rest, stem)
-        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+        except _HTTP_ERRORS as error:
             raise _translated(error) from error
         finally:
             part.discard()
@@ -179,7 +188,7 @@ def _raise_for_status(status: int) -> None:
 def _translated(error: Exception) -> DownloadError:
     """Ours for the HTTP client's. Its own words may hold the address, which may be signed: only its kind is told."""
     match error:
-        case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError():
+        case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError() | ExceptionGroup():
             code = "download_unreachable"
         case httpx2.TimeoutException():
             code = "download_stalled"

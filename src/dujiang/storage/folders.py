@@ -42,9 +42,9 @@ def open_batch_folder(out: Path, name: str, batch_id: str) -> Path:
     with disk_errors(folder):
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         owner = _read(folder / MARKER) or _mark(folder, batch_id)
+        if owner != batch_id:
+            raise FolderTaken(folder, owner)
         _prove_writable(folder / IMAGES)
-    if owner != batch_id:
-        raise FolderTaken(folder, owner)
     return folder
 
 
@@ -56,7 +56,7 @@ def read_marker(out: Path, name: str) -> str | None:
 
 def _read(marker: Path) -> str:
     try:
-        return marker.read_text("utf-8").strip()
+        return marker.read_text("utf-8", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return ""
 

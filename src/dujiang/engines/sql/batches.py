@@ -19,6 +19,20 @@ _RETRYABLE: Final = tuple(sorted(state.value for state in FINAL - {State.SUCCEED
 _WAITING: Final = tuple(sorted(s.value for s, event in TRANSITIONS if event is Cancelled and s not in HELD))
 _RUNNING: Final = tuple(sorted(s.value for s in State if s not in FINAL and s.value not in _WAITING))
 _PAGE: Final = 500  # values in one IN list
+_INSERT: Final = sa.insert(tasks).values(
+    {name: sa.bindparam(name) for name in ("batch_id", "row", "revision", "digest", "position", "name", "req_key")}
+    | {name: sa.bindparam(name) for name in ("request", "priority", "retry_of")}
+    | dict.fromkeys(("version", "attempt", "tries", "fresh_submits", "link_checks"), sa.literal_column("0"))
+    | {
+        "policy_resubmits": sa.literal_column("0"),
+        "newest": sa.true(),
+        "cancel_requested": sa.false(),
+        # References are public addresses: there is nothing to publish.
+        "state": sa.literal_column(f"'{State.READY.value}'"),
+        "created_at": sa.bindparam("now"),
+        "updated_at": sa.bindparam("now"),
+    }
+)
 
 
 def open_batch(connection: sa.Connection, batch: Batch, now: float) -> Batch:
@@ -54,7 +68,7 @@ def enqueue(connection: sa.Connection, batch_id: str, rows: Sequence[NewTask], n
         revision = known[row.row]["revision"] + 1
         values.append(_values(batch_id, row, revision, f"{row.name}-v{revision}", now))
     if values:
-        connection.execute(sa.insert(tasks), values)
+        connection.execute(_INSERT, values)
     return Added(len(new), len(changed), len(rows) - len(new) - len(changed))
 
 
@@ -90,40 +104,29 @@ def _values(batch_id: str, row: NewTask, revision: int, name: str, now: float) -
         "req_key": row.req_key,
         "request": request_text(row.request),
         "priority": row.priority,
-        "newest": True,
-        "state": State.READY.value,  # references are public addresses: there is nothing to publish
-        "version": 0,
-        "attempt": 0,
-        "tries": 0,
-        "fresh_submits": 0,
-        "link_checks": 0,
-        "policy_resubmits": 0,
-        "cancel_requested": False,
-        "created_at": now,
-        "updated_at": now,
+        "retry_of": None,
+        "now": now,
     }
 
 
 def retry(connection: sa.Connection, task_ids: Sequence[int], now: float, *, again: bool) -> list[int]:
     """New tasks for ended ones. Only a row's newest task is retried, so repeating this makes nothing new."""
-    wanted = _FINAL if again else _RETRYABLE
-    made: list[int] = []
-    for task_id in task_ids:
-        old = connection.execute(sa.select(tasks).where(tasks.c.id == task_id)).mappings().one_or_none()
-        if old is None or not old["newest"] or old["state"] not in wanted:
-            continue
-        connection.execute(sa.update(tasks).where(tasks.c.id == task_id).values(newest=False))
-        fresh = {
-            name: old[name] for name in ("batch_id", "row", "digest", "position", "req_key", "request", "priority")
-        }
-        fresh |= {"revision": old["revision"] + 1, "name": _again_name(old), "retry_of": task_id, "newest": True}
-        fresh |= {"state": State.READY.value, "version": 0, "cancel_requested": False}
-        fresh |= dict.fromkeys(("attempt", "tries", "fresh_submits", "link_checks", "policy_resubmits"), 0)
-        fresh |= {"created_at": now, "updated_at": now}
-        key = connection.execute(sa.insert(tasks).values(**fresh)).inserted_primary_key
-        assert key is not None
-        made.append(int(key[0]))
-    return made
+    query = (
+        sa.select(tasks)
+        .where(tasks.c.id.in_(task_ids), tasks.c.newest, tasks.c.state.in_(_FINAL if again else _RETRYABLE))
+        .order_by(tasks.c.id)
+    )
+    found = connection.execute(query).mappings().all()
+    if not found:
+        return []
+    connection.execute(sa.update(tasks).where(tasks.c.id.in_([old["id"] for old in found])).values(newest=False))
+    kept = ("batch_id", "row", "digest", "position", "req_key", "request", "priority")
+    values = [
+        {name: old[name] for name in kept}
+        | {"revision": old["revision"] + 1, "name": _again_name(old), "retry_of": old["id"], "now": now}
+        for old in found
+    ]
+    return list(connection.execute(_INSERT.returning(tasks.c.id, sort_by_parameter_order=True), values).scalars())
 
 
 def _again_name(old: Mapping[Any, Any]) -> str:

@@ -5,7 +5,9 @@ shared memory, so a file on a network or synced folder is refused: it would be c
 """
 
 import sqlite3
+import time
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +35,7 @@ NETWORK_FILESYSTEMS: Final = frozenset(
         "ceph",
         "glusterfs",
     }
-    | {"fuse.rclone", "fuse.s3fs", "ncpfs", "afs", "lustre", "beegfs", "fuse.davfs", "macfuse", "osxfuse"}
+    | {"remote", "fuse.rclone", "fuse.s3fs", "ncpfs", "afs", "lustre", "beegfs", "fuse.davfs", "macfuse", "osxfuse"}
 )
 SYNCED_FOLDERS: Final = (
     "onedrive",
@@ -110,12 +112,23 @@ def _set_up_connections(database: sa.Engine, synchronous: str) -> None:
 def _require_wal(database: sa.Engine, path: Path) -> None:
     raw = database.raw_connection()
     try:
-        cursor = raw.cursor()
-        answer = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        answer = _ask_for_wal(raw.cursor())
     finally:
         raw.close()
     if str(answer).lower() != "wal":
         raise DatabaseRefused("no_wal", path=path, answer=answer)
+
+
+def _ask_for_wal(cursor: Any) -> object:
+    give_up_at = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            # Here SQLite does not wait for another program that opens the new database, too.
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)
 
 
 def _migrate(database: sa.Engine, path: Path) -> None:
@@ -140,26 +153,31 @@ def schema_revision(database: sa.Engine) -> str | None:
 
 def revision_of(url: str) -> str | None:
     """The migration that the database at `url` stands at, without making or changing it; None if there is none."""
-    path = Path(sa.make_url(url).database or "")
+    path = Path(sa.make_url(url).database or "").expanduser()
     if not path.is_file():
         return None
-    database = sa.create_engine(sa.URL.create("sqlite", database=f"file:{path}?mode=ro&uri=true"))
     try:
-        return schema_revision(database)
-    except sa.exc.DBAPIError:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
         return None
-    finally:
-        database.dispose()
+    return str(found[0]) if found else None
 
 
 def _refuse_untrustworthy_folder(path: Path) -> None:
-    folder = _nearest_existing(path.absolute().parent)
-    kind = _filesystem(folder, ((p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)))
+    folder = _nearest_existing(path.resolve().parent)  # of the file itself, if `path` is a link to it
+    kind = _filesystem(folder, _mounts())
     if kind in NETWORK_FILESYSTEMS or str(folder).startswith("\\\\"):
         raise DatabaseRefused("network_folder", path=path, kind=kind or "UNC")
     for part in folder.parts:
         if any(part.lower().startswith(name) for name in SYNCED_FOLDERS):
             raise DatabaseRefused("synced_folder", path=path, folder=part)
+
+
+def _mounts() -> Iterable[tuple[str, str]]:
+    """Where file systems are mounted, and their kinds. Windows calls a share by its server's kind, and `remote`."""
+    for partition in psutil.disk_partitions(all=True):
+        yield partition.mountpoint, "remote" if "remote" in partition.opts.split(",") else partition.fstype
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -169,10 +187,10 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _filesystem(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
-    """The kind of file system that `folder` lies on: that of the longest mount point above it."""
+    """The kind of file system that `folder` lies on: that of the longest mount point above it, mounted last."""
     best, kind = -1, ""
     for mountpoint, fstype in mounts:
-        if len(mountpoint) > best and folder.is_relative_to(mountpoint):
+        if len(mountpoint) >= best and folder.is_relative_to(mountpoint):
             best, kind = len(mountpoint), fstype.lower()
     return kind
 

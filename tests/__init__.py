@@ -1,0 +1,1 @@
+"""How Dujiang is tested: `unit` rules, `contracts` of the ports, `wire`, `flows`, `crash`."""

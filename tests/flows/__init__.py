@@ -1,0 +1,1 @@
+"""A task's whole story, on fakes: the real runner and engine, with time, vendor, network and disk replaced."""
