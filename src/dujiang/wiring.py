@@ -21,7 +21,7 @@ from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import report_rows
 from dujiang.ports import Clock, Engine, ImageStore, Provider, ReferenceCheck
 from dujiang.providers.jimeng import probe as probing
-from dujiang.providers.jimeng.connections import endpoint_url
+from dujiang.providers.jimeng.connections import endpoint_url, open_client
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.providers.jimeng.probe import Probe
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
@@ -82,24 +82,36 @@ def make_provider(settings: Settings, clock: Clock) -> JimengProvider:
 
 
 def check_endpoint(settings: Settings) -> None:
-    """Raises `EndpointRefused` for an endpoint that must not be used."""
+    """Raises `EndpointRefused` for an endpoint, or a way to it, that must not be used."""
     try:
-        endpoint_url(settings.jimeng_endpoint)
+        open_client(endpoint_url(settings.jimeng_endpoint), keep_alive=0, tls=False)
     except ValueError as error:
-        raise EndpointRefused(str(error), settings.jimeng_endpoint) from None
+        raise _refused(error, settings) from None
+
+
+def _refused(error: ValueError, settings: Settings) -> EndpointRefused:
+    """What isn't said about the endpoint is said about the proxies that the environment names."""
+    known = {"endpoint_invalid", "endpoint_insecure"}
+    return EndpointRefused(str(error) if str(error) in known else "proxy_unsupported", settings.jimeng_endpoint)
 
 
 async def probe(settings: Settings, account: Account) -> Probe:
     """Whether the vendor is there and takes the account's key."""
+    _retry_in_silence()
     clock = SystemClock()
     try:
         provider = make_provider(settings, clock)
     except ValueError as error:
-        raise EndpointRefused(str(error), settings.jimeng_endpoint) from None
+        raise _refused(error, settings) from None
     try:
         return await probing.probe(provider, account, clock)
     finally:
         await provider.aclose()
+
+
+def _retry_in_silence() -> None:
+    """A retry is told by the event that it leads to, not on stderr."""
+    stamina.instrumentation.set_on_retry_hooks([])
 
 
 def make_store(settings: Settings, clock: Clock) -> FileStore:
@@ -141,7 +153,7 @@ async def open_worker(
 ) -> AsyncIterator[BatchWorker]:
     """A worker with everything it needs, alive for as long as the block lasts."""
     parts = parts or Parts()
-    stamina.instrumentation.set_on_retry_hooks([])  # a retry is told by the event it leads to, not on stderr
+    _retry_in_silence()
     accounts = accounts_of(settings)
     provider = parts.provider(make_provider(settings, clock))
     store = parts.store(make_store(settings, clock))

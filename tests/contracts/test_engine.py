@@ -28,10 +28,12 @@ from dujiang.domain.batch import OnDoubt
 from dujiang.domain.errors import StaleTask, StoreError, UnlawfulEvent
 from dujiang.domain.lifecycle import FINAL, Event, State
 from dujiang.domain.limits import FixedLimit
+from dujiang.domain.names import collision_key
 from dujiang.domain.rests import RestOrder, Subject
 from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
+from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading
 from dujiang.engines.sql.schema import METADATA, attempts, events, tasks
 from dujiang.engines.sql.writer import Writer
 from dujiang.ports import Added, Offer, Turn
@@ -228,6 +230,15 @@ async def test_a_changed_row_gets_a_new_revision_and_a_name_of_its_own(bench: Be
         (4, True, "picture-1-v4", "ready"),
     ]
     assert names(await bench.claim()) == ["cat 1"]
+
+
+async def test_two_rows_never_share_the_name_of_a_picture(bench: Bench) -> None:
+    await bench.rows(1)
+
+    await bench.engine.enqueue("b", [replace(a_row(2), name="PICTURE-1"), replace(a_row(3), name="Picture-1")])
+
+    found = [collision_key(row["name"]) for row in bench.read(sa.select(tasks))]
+    assert len(set(found)) == 3, "a picture that is paid for is never overwritten, also where case does not count"
 
 
 async def test_an_old_revision_that_was_sent_goes_on_and_nobody_asks_the_vendor_to_drop_it(bench: Bench) -> None:
@@ -1543,6 +1554,11 @@ async def test_no_statement_walks_through_all_tasks_or_attempts(bench: Bench) ->
                 assert not step.startswith(("SCAN tasks", "SCAN attempts", "SCAN events")), (statement, steps)
 
 
+def list_a_page(engine: SqlEngine) -> None:
+    with reading(engine.database) as connection:
+        list_tasks(connection, TaskFilter(batch_id="b", after_id=3))
+
+
 @pytest.mark.parametrize(
     ("what", "index"),
     [
@@ -1560,6 +1576,7 @@ async def test_no_statement_walks_through_all_tasks_or_attempts(bench: Bench) ->
         ("enqueue", "(batch_id=? AND row=?)"),
         ("lanes", "ix_attempts_slots (lane_id=? AND slot_until>?)"),
         ("shorten", "ix_attempts_slots (lane_id=? AND slot_until>? AND slot_until<?)"),
+        ("list", "ix_tasks_list (batch_id=? AND newest=? AND id>?)"),
     ],
 )
 async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, what: str, index: str) -> None:
@@ -1581,6 +1598,7 @@ async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, wh
         "enqueue": lambda: bench.rows(1),
         "lanes": engine.lanes,
         "shorten": engine.shorten_waits,
+        "list": lambda: asyncio.to_thread(list_a_page, engine),
     }
 
     await asked[what]()
@@ -1592,7 +1610,7 @@ async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, wh
         ]
     steps = [step for plan in plans for step in plan]
     assert any(index in step for step in steps), steps
-    if what in {"claim", "finished", "run_times"}:
+    if what in {"claim", "finished", "run_times", "list"}:
         assert not any("TEMP B-TREE" in step for step in steps), "the index gives the order, too"
 
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Final, Self
 
 import httpx2
@@ -100,9 +99,10 @@ class Life:
             return True
         return False
 
-    def last_words(self) -> str | None:
+    def last_words(self) -> str:
         """Wait for its end: "died POINT" or "end WHY". Raises `Stuck` for an end that nobody ordered."""
-        line = self.until(DIED, END)
+        heard = (line for line in self.said if line.startswith((DIED, END)))
+        line = next(heard, None) or self.until(DIED, END)
         self._process.wait(PATIENCE_S)
         if line is None:
             raise Stuck(f"it ended by itself; {self._story()}")
@@ -122,24 +122,26 @@ class Life:
 
 
 class Lives:
-    """Lives of the product, one after the other; the next one is always being started."""
+    """Lives of the product, one after the other; one is always being started ahead until `expected` have been."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, expected: int) -> None:
         self._folder = folder
+        self._expected = expected
         self._started = 0
-        self._next = self._start()
+        self._ahead: Life | None = None
 
     def __enter__(self) -> Self:
+        self._ahead = self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._next.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        if self._ahead is not None:
+            self._ahead.__exit__()
 
     def begin(self, orders: Orders) -> Life:
         """A life with these orders."""
-        life, self._next = self._next, self._start()
+        life = self._ahead or self._start()
+        self._ahead = self._start() if self._started < self._expected else None
         life.begin(orders)
         return life
 

@@ -229,11 +229,11 @@ class Storm:
 
     def _is_killed(self, life: Life, kill: Kill) -> bool:
         """Whether it died as planned, and not of having nothing left to do."""
-        if kill.how not in {RANDOM, BESIDE}:
-            words = life.last_words()
-            return words is not None and words.startswith(DIED)
-        life.until(*EVENTS, END, times=kill.on_pass)
-        return life.kill(kill.after_s)
+        if kill.how in {RANDOM, BESIDE}:
+            life.until(*EVENTS, END, times=kill.on_pass)
+            if life.kill(kill.after_s):
+                return True
+        return life.last_words().startswith(DIED)
 
     def to_the_end(self, decisions: Sequence[tuple[int, str | None]] = ()) -> None:
         """A life that nobody disturbs."""
@@ -313,7 +313,8 @@ def gathering(plan: Weather, folder: Path) -> Iterator[Storm]:
     """Everything that a storm needs, in `folder`."""
     home = folder / "home"
     home.mkdir()
-    with vendor_process(folder, {**VENDOR, **plan.vendor}) as vendor, Lives(folder) as lives:
+    expected = len(plan.kills) + 2  # to the end, and once more after the last decisions
+    with vendor_process(folder, {**VENDOR, **plan.vendor}) as vendor, Lives(folder, expected) as lives:
         yield Storm(plan, home, vendor, lives)
 
 

@@ -158,6 +158,17 @@ def test_an_endpoint_that_must_not_be_used(studio: Studio, vendor: RunningSimula
     assert endpoint in said
 
 
+def test_a_proxy_that_is_not_known(studio: Studio, vendor: RunningSimulator) -> None:
+    studio.use("https://vendor.invalid")
+    studio.set(HTTPS_PROXY="gopher://me:hush-hush@127.0.0.1:9")
+    studio.sheet("cats.csv", "a")
+
+    said = refused(studio, vendor, "run", "cats.csv")
+
+    assert "proxy" in said
+    assert "hush-hush" not in said
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

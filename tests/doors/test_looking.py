@@ -1,6 +1,7 @@
 """What only looks: plan, doctor, config, version, help, and the simulator that it can all be tried on."""
 
 import json
+import re
 import socket
 import time
 from typing import NoReturn
@@ -24,7 +25,7 @@ def test_plan_lists_everything_that_is_wrong(studio: Studio) -> None:
     assert told.code == 2
     assert told.err.count("the prompt is empty") == 30
     assert (told.json["tasks"], told.json["wrong_rows"]) == (30, 30)
-    assert "30 rows are wrong" in told.err
+    assert "wrong rows: 30" in told.err
 
 
 def test_plan_counts_images_and_money(studio: Studio) -> None:
@@ -79,6 +80,7 @@ def test_plan_of_nothing_is_9_and_of_no_file_2(studio: Studio) -> None:
 
 def checks(studio: Studio) -> tuple[int, dict[str, bool], str]:
     told = studio.run("doctor", "--json")
+    assert told.err == ""
     return told.code, {check["check"]: check["ok"] for check in told.lines}, told.out
 
 
@@ -120,7 +122,7 @@ def test_doctor_finds_a_clock_that_is_wrong(studio: Studio, make_vendor: MakeVen
     code, found, out = checks(studio)
 
     assert (code, found["endpoint"], found["keys"], found["clock"]) == (4, True, False, False)
-    assert "-3600 s" in out
+    assert re.search(r"-3(599|600|601) s", out)
 
 
 def test_doctor_finds_a_misspelt_variable_a_bad_disk_and_a_bad_database(
@@ -244,7 +246,16 @@ def test_help_is_in_the_language_in_force(studio: Studio, arguments: list[str], 
 def test_help_imports_nothing_heavy(studio: Studio) -> None:
     told = studio.start("--help", PYTHONPROFILEIMPORTTIME=1).end()
 
-    heavy = ("sqlalchemy", "pydantic", "httpx2", "alembic", "asyncio", "uvicorn", "starlette", "dujiang.domain.lifecycle")
+    heavy = (
+        "sqlalchemy",
+        "pydantic",
+        "httpx2",
+        "alembic",
+        "asyncio",
+        "uvicorn",
+        "starlette",
+        "dujiang.domain.lifecycle",
+    )
     imported = {line.rpartition("|")[2].strip() for line in told.err.splitlines()}
     assert told.code == 0
     assert "typer" in imported

@@ -104,6 +104,7 @@ def test_wrong_keys_are_4_at_once(studio: Studio, vendor: RunningSimulator) -> N
 
     assert told.code == 4
     assert "dujiang doctor" in told.err
+    assert "SignatureDoesNotMatch" in told.err
     assert told.json["counts"] == {"ready": 5}
     assert vendor.ledger()["accepted"] == 0
     assert vendor.ledger()["submits"] <= 3  # fast: a wrong key is not tried for every row
@@ -130,6 +131,7 @@ def test_an_endpoint_that_is_not_there_is_6_within_30_seconds_and_nothing_is_los
     assert told.code == 6
     assert told.json["elapsed_s"] <= 30 * SCALE + 2  # and what a start and an end take on a busy machine
     assert "run the same command" in told.err
+    assert "http://127.0.0.1:9: ConnectError" in told.err
     make_vendor()
     assert studio.run("run", "cats.csv").code == 0
 
@@ -258,7 +260,7 @@ def test_retry_failed_makes_the_failed_ones_again(studio: Studio, vendor: Runnin
     told = studio.run("run", "cats.csv", "--retry-failed")
 
     assert told.code == 3
-    assert "1 new tasks" in told.err
+    assert "new tasks: 1" in told.err
     assert vendor.ledger()["submits"] == before + 1  # the failed one; never what moderation blocked
 
 

@@ -8,7 +8,8 @@ from .conftest import MakeVendor
 from .studio import Studio, eventually
 
 TASK_FIELDS = {
-    "id", "batch", "state", "reason", "prompt", "attempt", "account", "lane", "job_id", "priority", "created_at", "files",
+    "id", "batch", "state", "reason", "prompt", "attempt", "account", "lane", "job_id", "priority", "created_at",
+    "files",
 }  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def test_tasks_are_cancelled_by_id(studio: Studio, vendor: RunningSimulator) -> 
 
     assert (waiting.code, "cancelled 2" in waiting.err) == (0, True)
     assert (over.code, "refused 1" in over.err) == (2, True)
-    assert (unknown.code, "do not exist" in unknown.err) == (2, True)
+    assert (unknown.code, "tasks that do not exist: 1" in unknown.err) == (2, True)
 
 
 def test_retry_makes_new_tasks_and_says_how_they_are_run(studio: Studio, mixed: RunningSimulator) -> None:
@@ -191,7 +192,7 @@ def test_retry_makes_new_tasks_and_says_how_they_are_run(studio: Studio, mixed: 
     before = mixed.ledger()["submits"]
     studio.run("run", "cats.csv")
 
-    assert (by_reason.code, "1 new tasks" in by_reason.err, "dujiang run" in by_reason.err) == (0, True, True)
+    assert (by_reason.code, "new tasks: 1" in by_reason.err, "dujiang run" in by_reason.err) == (0, True, True)
     assert succeeded.code == 2
     assert again.code == 0
     assert nothing.code == 2

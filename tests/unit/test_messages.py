@@ -20,7 +20,14 @@ from dujiang.settings import Settings
 
 SOURCE = Path(dujiang.__file__).parent
 PAGES = (SOURCE / "messages" / "catalogue.py", SOURCE / "messages" / "door_texts.py")
-PREFIXES = {"text": "", "Refused": "", "InputError": "", "Problem": "", "EndpointRefused": "", "DatabaseRefused": "database_"}
+PREFIXES = {
+    "text": "",
+    "Refused": "",
+    "InputError": "",
+    "Problem": "",
+    "EndpointRefused": "",
+    "DatabaseRefused": "database_",
+}
 """What a call of this name says: an entry of the catalogue, after this prefix."""
 ROW_FIELDS = {"field", "value", "limit", "row"}
 

@@ -16,8 +16,17 @@ def main() -> None:
     """Entry point of the command `dujiang`."""
     _readable_output()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever nobody listens more closely
-    code = command(sys.argv[1:])
+    try:
+        code = command(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command began, or after it ended
+        code = _interrupted()
     sys.exit(_flushed(code))
+
+
+def _interrupted() -> int:
+    from dujiang.cli.exits import exit_code_of
+
+    return exit_code_of(KeyboardInterrupt())
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -32,7 +41,7 @@ def command(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last place where an error can become one clear message
         return exit_code_of(error)
     if code == KILLED_BY_CTRL_C:
-        return exit_code_of(KeyboardInterrupt())
+        return _interrupted()
     return int(code) if isinstance(code, int) else Exit.OK
 
 

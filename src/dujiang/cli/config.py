@@ -9,8 +9,9 @@ from dujiang.cli.exits import Exit, Refused
 from dujiang.cli.opening import settings_of
 from dujiang.cli.show import print_fields, print_json, print_table
 from dujiang.messages import text
-from dujiang.settings import Settings
-from dujiang.settings import environment_name as environment_name
+from dujiang.settings import Settings, environment_name
+
+__all__ = ["environment_name", "get", "schema"]
 
 HIDDEN = "********"
 

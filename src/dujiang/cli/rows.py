@@ -2,13 +2,13 @@
 
 import pickle
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from dujiang.cli.exits import Exit, Refused, say
-from dujiang.domain.requests import Problem
+from dujiang.domain.requests import Problem, Request, Value
 from dujiang.intake_formats import open_rows
 from dujiang.messages import text
 from dujiang.ports import NewTask
@@ -42,9 +42,10 @@ class Rows:
         self.spool.seek(0)
         while True:
             try:
-                yield pickle.load(self.spool)  # noqa: S301 - what this process wrote a moment ago
+                packed = pickle.load(self.spool)  # noqa: S301 - what this process wrote a moment ago
             except EOFError:
                 return
+            yield [_unpacked(*fields) for fields in packed]
 
 
 @contextmanager
@@ -56,14 +57,14 @@ def read_rows(path: str, model: str) -> Iterator[Rows]:
     intake = Intake(MODELS, default.name, model_named=model_named)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as spool:
         rows = Rows(spool)
-        chunk: list[NewTask] = []
+        chunk: list[_Packed] = []
         for found in intake.read(open_rows(path)):
             if isinstance(found, list):
                 rows.wrong_rows += 1
                 rows.problems.extend(found)
                 continue
             _count(rows, found)
-            chunk.append(found)
+            chunk.append(_packed(found))
             if len(chunk) == CHUNK:
                 pickle.dump(chunk, spool, pickle.HIGHEST_PROTOCOL)
                 chunk = []
@@ -72,6 +73,20 @@ def read_rows(path: str, model: str) -> Iterator[Rows]:
         rows.ignored = intake.ignored
         rows.continues = _continued(intake)
         yield rows
+
+
+# Plain tuples: pickle takes them several times as fast as dataclasses with slots.
+_Packed = tuple[str, str, int, str, str, int, str, str, Mapping[str, Value], tuple[str, ...], int]
+
+
+def _packed(task: NewTask) -> _Packed:
+    request = task.request
+    what = (request.model, request.prompt, request.parameters, request.references, request.images)
+    return (task.row, task.digest, task.position, task.name, task.req_key, task.priority, *what)
+
+
+def _unpacked(row: str, digest: str, position: int, name: str, req_key: str, priority: int, *what: Any) -> NewTask:
+    return NewTask(row, digest, position, name, req_key, Request(*what), priority)
 
 
 def _count(rows: Rows, task: NewTask) -> None:

@@ -92,12 +92,19 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
             say(text("run_paused", batch=batch.name))
         end = await _work(wish, settings, engine, clock, batch, rows, limit)
         counts = await engine.counts(batch.id)
+        obstacle = await _obstacle(engine, end)
         with reading(engine.database) as connection:
             cost = figures(connection, batch.id)
             result = _result(batch, counts, cost, folder, time.monotonic() - started)
             unwritten = _write_reports(connection, batch, folder, result)
-    _tell(wish, end, result, counts, folder)
+    _tell(wish, end, result, counts, folder, obstacle)
     return exit_code_of(unwritten) if unwritten else exit_code(end, counts)
+
+
+async def _obstacle(engine: SqlEngine, end: RunEnd) -> str:
+    """What the vendor, or the way to it, said when it ended the run."""
+    codes = {RunEnd.CREDENTIALS: "account", RunEnd.UNREACHABLE: "network"}
+    return next((rest.detail for rest in await engine.rests() if rest.code == codes.get(end)), "")
 
 
 def _write_reports(connection: Connection, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
@@ -263,10 +270,14 @@ def exit_code(end: RunEnd, counts: Mapping[State, int]) -> Exit:
     return Exit.SOME_FAILED if any(counts.get(state) for state in BAD) else Exit.OK
 
 
-def _tell(wish: Wish, end: RunEnd, result: dict[str, Any], counts: Mapping[State, int], folder: Path) -> None:
+def _tell(
+    wish: Wish, end: RunEnd, result: dict[str, Any], counts: Mapping[State, int], folder: Path, obstacle: str
+) -> None:
     if wish.as_json:
         print_json(result)
     say(text(f"end_{end.value}"))
+    if obstacle:
+        say(f"  {obstacle}")
     say(f"{counts_line(result['counts'])} · {text('images_paid', count=result['images'])}")
     say(text("where_images", path=folder / "images"))
     if any(counts.get(state) for state in BAD):

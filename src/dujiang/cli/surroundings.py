@@ -9,6 +9,7 @@ from dujiang.engines.sql import lanes
 from dujiang.engines.sql.rows import rest_of
 from dujiang.engines.sql.schema import rests, workers
 from dujiang.ports import Worker
+from dujiang.runner.clock import clock_time
 from dujiang.runner.presence import looks_alive
 from dujiang.settings import Settings, parsed_limit
 
@@ -38,5 +39,6 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
         resting,
         any(looks_alive(folder, worker) for worker in running),
         now,
+        clock_time,
         settings.jimeng_retries,
     )

@@ -37,13 +37,13 @@ async def _living(progress: Progress) -> None:
 async def _plain(progress: Progress) -> None:
     last, kind, told_at = "", "", -PLAIN_EVERY_S
     while True:
+        await asyncio.sleep(EVERY_S)
         seen = await progress.snapshot()
         now, kind_now = line(seen), (seen.why or "").partition("(")[0]
         due = time.monotonic() - told_at >= PLAIN_EVERY_S
         if now != last and (due or kind_now != kind):  # another obstacle is news
             say(now)
             last, kind, told_at = now, kind_now, time.monotonic()
-        await asyncio.sleep(EVERY_S)
 
 
 def line(seen: Snapshot) -> str:

@@ -1,7 +1,6 @@
 """Why a task waits: one machine-readable reason, shown as it is."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dujiang.domain.lifecycle import State
@@ -34,6 +33,8 @@ class Surroundings:
     rests: Sequence[Rest]
     worker_runs: bool
     now: float
+    clock_time: Callable[[float], str]
+    """A moment as a person reads a clock."""
     tries: int = 3
     """Rests of an endpoint that count as tries, before it rests for longer."""
 
@@ -74,12 +75,7 @@ def _lane_reason(lane: LaneView, around: Surroundings) -> tuple[int, str]:
 
 
 def _endpoint_reason(rest: Rest, around: Surroundings) -> str:
-    at = clock_time(around.now + rest.remaining_s(around.now))
+    at = around.clock_time(around.now + rest.remaining_s(around.now))
     if rest.in_a_row < around.tries:
         return f"backoff(try {rest.in_a_row + 1}/{around.tries}, {at})"
     return f"network({rest.detail}, next {at})"
-
-
-def clock_time(at: float) -> str:
-    """A moment as a person reads a clock, in the machine's own time zone."""
-    return time.strftime("%H:%M:%S", time.localtime(at))

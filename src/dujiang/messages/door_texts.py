@@ -212,7 +212,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{path} is a file, so results can't go there: choose a folder with --out",
     ),
     "task_unknown": ("没有任务 {task}", "there is no task {task}"),
-    "tasks_unknown": ("有 {count} 个任务不存在", "{count} of these tasks do not exist"),
+    "tasks_unknown": ("有 {count} 个任务不存在", "tasks that do not exist: {count}"),
     "on_doubt_unknown": (
         "--on-doubt {value} 不对，请写 hold、fail 或 resubmit:N（N 为 1–9）",
         "--on-doubt {value} is not known: write hold, fail or resubmit:N with N from 1 to 9",
@@ -260,10 +260,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "rows_invalid": (
         "{count} 行有错，一个任务也没有提交。请改正，或加 --skip-invalid 跳过这些行（dujiang plan 可列出全部）",
-        "{count} rows are wrong, so nothing was submitted. Mend them, or leave them out with --skip-invalid "
+        "wrong rows: {count}, so nothing was submitted. Mend them, or leave them out with --skip-invalid "
         "(dujiang plan lists all)",
     ),
-    "rows_skipped": ("已跳过 {count} 行有错的", "left out {count} rows that are wrong"),
+    "rows_skipped": ("已跳过 {count} 行有错的", "wrong rows left out: {count}"),
     "rows_more": ("……还有 {count} 行有错", "… and {count} more"),
     "columns_ignored": ("没有用到的列：{columns}", "columns that are not used: {columns}"),
     "plan_result": ("{tasks} 个任务，最多 {images} 张图", "{tasks} tasks, at most {images} images"),
@@ -275,7 +275,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "其中 {images} 张没有公开单价，未计入",
         "{images} of them have no known price and are not included",
     ),
-    "plan_problems": ("{count} 行有错", "{count} rows are wrong"),
+    "plan_problems": ("{count} 行有错", "wrong rows: {count}"),
     # -- results ------------------------------------------------------------------------------------------------------
     "run_added": (
         "批次 {batch}：新增 {new}，改动 {changed}，不变 {same}",
@@ -291,7 +291,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "连不上服务商。任务都还在，网络恢复后再运行同一命令",
         "the vendor can't be reached. Every task is kept: run the same command when the network is back",
     ),
-    "images_paid": ("计费图片 {count} 张", "{count} images charged"),
+    "images_paid": ("计费图片 {count} 张", "images charged: {count}"),
     "where_images": ("图片在 {path}", "images: {path}"),
     "where_failed": (
         "没做成的在 {path}：改好后对它运行 dujiang run，就会接着做这个批次",
@@ -307,7 +307,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "some_doubts": (
         "{count} 个任务存疑：提交后没收到应答，可能已付费，不会自动重交",
-        "{count} tasks in doubt: the answer to their submit never came, they may be paid; none is sent again by itself",
+        "in doubt: {count}. The answer to a submit never came, so it may be paid; nothing is sent again by itself",
     ),
     "how_to_resolve": (
         "如何决定：dujiang resolve {task} resubmit | found JOB_ID | fail（控制台能查到作业就用 found）",
@@ -326,7 +326,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "已取消 {cancelled}，已请求取消 {requested}，不能取消 {refused}（已结束，或存疑需要 resolve）",
         "cancelled {cancelled}, asked to cancel {requested}, refused {refused} (over, or in doubt: resolve them)",
     ),
-    "retry_result": ("新建 {count} 个任务，{left} 个不能重做", "{count} new tasks; {left} can't be made again"),
+    "retry_result": ("新建 {count} 个任务，{left} 个不能重做", "new tasks: {count}; can't be made again: {left}"),
     "retry_run": ("运行原来的 dujiang run 命令来做它们", "run the batch's dujiang run command to make them"),
     "resolved_resubmit": ("任务 {task} 将重新提交", "task {task} will be submitted again"),
     "resolved_found": ("任务 {task} 的作业将被取回", "the job of task {task} will be collected"),

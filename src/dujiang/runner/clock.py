@@ -43,3 +43,8 @@ async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
     return event.is_set()
+
+
+def clock_time(at: float) -> str:
+    """A moment as a person reads a clock, in the machine's own time zone."""
+    return time.strftime("%H:%M:%S", time.localtime(at))

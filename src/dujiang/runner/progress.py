@@ -10,6 +10,7 @@ from dujiang.domain.lifecycle import AT_VENDOR, FINAL, State
 from dujiang.domain.reasons import LaneView, Surroundings, reason
 from dujiang.ports import Clock, Engine
 from dujiang.runner.admission import Admission
+from dujiang.runner.clock import clock_time
 
 PACE_OVER_S: Final = 300.0  # the last five minutes: long enough for 4K pictures, short enough to follow a new limit
 WAITING: Final = (State.QUEUED, State.READY)
@@ -89,7 +90,7 @@ class Progress:
                     )
                 )
         rests = await self._engine.rests()
-        return Surroundings(views, rests, worker_runs=True, now=self._clock.now(), tries=self._tries)
+        return Surroundings(views, rests, True, self._clock.now(), clock_time, self._tries)
 
     async def _why(self, around: Surroundings) -> str | None:
         batch = await self._engine.batch(self._batch.id)

@@ -95,7 +95,7 @@ class RunTask:
             self._rounds.pop(task.id, None)
 
     async def _recorded(self, task: Task, verdict: Verdict) -> Task:
-        """The task as the event left it. A job id is on no disk yet and can't be asked for again: it is tried longer."""
+        """The task as the event left it. A job id is on no disk yet and can't be asked for again: tried for longer."""
         tries = 0
         while True:
             try:

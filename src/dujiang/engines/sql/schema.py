@@ -37,6 +37,7 @@ tasks: Final = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name_key", sa.Text, nullable=False),  # the name as file systems compare it
     sa.Column("req_key", sa.Text, nullable=False),
     sa.Column("request", sa.Text, nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
@@ -71,6 +72,7 @@ sa.Index(  # the head of the line of one batch and product
     tasks.c.id,
 )
 sa.Index("ix_tasks_counts", tasks.c.batch_id, tasks.c.newest, tasks.c.state)
+sa.Index("ix_tasks_list", tasks.c.batch_id, tasks.c.newest, tasks.c.id)
 sa.Index("ix_tasks_order", tasks.c.batch_id, tasks.c.newest, tasks.c.position, tasks.c.id)
 # Literals, not parameters: a partial index is used only by queries that say the same words.
 IS_HELD: Final = tasks.c.state.in_([sa.literal_column(f"'{state.value}'") for state in sorted(HELD)])
@@ -80,6 +82,8 @@ sa.Index(  # who holds what, and what nobody holds although somebody should
     sqlite_where=IS_HELD,
     postgresql_where=IS_HELD,
 )
+
+sa.Index("ix_tasks_names", tasks.c.batch_id, tasks.c.name_key)
 
 attempts: Final = sa.Table(
     "attempts",

@@ -85,6 +85,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name_key", sa.Text(), nullable=False),
         sa.Column("req_key", sa.Text(), nullable=False),
         sa.Column("request", sa.Text(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
@@ -120,12 +121,14 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_tasks_counts", "tasks", ["batch_id", "newest", "state"], unique=False)
+    op.create_index("ix_tasks_list", "tasks", ["batch_id", "newest", "id"], unique=False)
     op.create_index(
         "ix_tasks_line",
         "tasks",
         ["batch_id", "state", "req_key", sa.literal_column("priority DESC"), "position", "id"],
         unique=False,
     )
+    op.create_index("ix_tasks_names", "tasks", ["batch_id", "name_key"], unique=False)
     op.create_index("ix_tasks_order", "tasks", ["batch_id", "newest", "position", "id"], unique=False)
     op.create_index(
         "ix_tasks_owner",
