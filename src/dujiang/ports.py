@@ -16,7 +16,7 @@ from dujiang.domain.lifecycle import Event, StoredFile
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.requests import ModelSpec, Request
 from dujiang.domain.rests import Rest, RestOrder, Subject
-from dujiang.domain.task import Task
+from dujiang.domain.task import Attempt, Task
 
 # -- Time and chance --------------------------------------------------------------------------------------------------
 
@@ -253,15 +253,24 @@ class Engine(Protocol):
     async def workers(self) -> list[Worker]:
         """Every worker that still holds tasks or is registered."""
 
-    async def adopt(self, worker: Worker, gone: Worker | None, slot_for_s: Callable[[int], float]) -> list[Task]:
+    async def adopt(
+        self,
+        worker: Worker,
+        gone: Worker | None,
+        slot_for_s: Callable[[int], float],
+        reaches: Callable[[Attempt], bool] = ...,
+    ) -> list[Task]:
         """Take over what a gone worker held (None: what nobody holds): what runs at the vendor goes on, what was
-        submitting is in doubt.
+        submitting is in doubt. A running job that the worker can't look at (`reaches` its attempt) is left alone.
 
         `slot_for_s`: for a lane's id, how long after `sent_at` such a submit's slot lasts.
         """
 
     async def shorten_waits(self) -> None:
         """After the clock went back: no stored wait is honoured longer than its length from now."""
+
+    async def generating(self, batch_id: str) -> list[Task]:
+        """The batch's tasks whose jobs run at the vendor."""
 
     async def doubts(self, batch_id: str) -> list[Task]:
         """The batch's tasks in doubt."""

@@ -625,7 +625,7 @@ class Rehearsal:
             pacers=lambda account_id: pacers.setdefault(account_id, Pacer(self.clock, self._queries_a_second)),
             folder=BatchFolders(engine).images,
         )
-        rescuer = Rescuer(engine, presence, times)
+        rescuer = Rescuer(engine, presence, times, admission.reaches)
         run_task = RunTask(neighbours, presence.worker)
         return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence)
 

@@ -199,7 +199,7 @@ async def _assembled(
         pacers=lambda account_id: pacers.setdefault(account_id, Pacer(clock, settings.queries_a_second)),
         folder=BatchFolders(engine).images,
     )
-    rescuer = Rescuer(engine, presence, times)
+    rescuer = Rescuer(engine, presence, times, admission.reaches)
     return BatchWorker(engine, provider, clock, admission, rescuer, RunTask(neighbours, presence.worker), presence)
 
 

@@ -10,7 +10,7 @@ from dujiang.domain.errors import StaleTask
 from dujiang.domain.lifecycle import Decider, Event, Postponed, ResubmitDecided, State, Unanswered
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import RestOrder
-from dujiang.domain.task import Task
+from dujiang.domain.task import Attempt, Task
 from dujiang.engines.sql import claims
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.rows import TASK_ROWS, task_of
@@ -94,9 +94,15 @@ class DoubtResubmitted(MortalEngine):
             event = Postponed(event.code, event.message)
         return await super().record(task, event, rest, worker)
 
-    async def adopt(self, worker: Worker, gone: Worker | None, slot_for_s: Callable[[int], float]) -> list[Task]:
+    async def adopt(
+        self,
+        worker: Worker,
+        gone: Worker | None,
+        slot_for_s: Callable[[int], float],
+        reaches: Callable[[Attempt], bool] = lambda attempt: True,
+    ) -> list[Task]:
         """What a dead worker was submitting is submitted again."""
-        adopted = await super().adopt(worker, gone, slot_for_s)
+        adopted = await super().adopt(worker, gone, slot_for_s, reaches)
         for task in adopted:
             if task.state is State.IN_DOUBT:
                 await super().record(task, ResubmitDecided(Decider.POLICY))

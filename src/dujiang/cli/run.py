@@ -262,6 +262,7 @@ def exit_code(end: RunEnd, counts: Mapping[State, int]) -> Exit:
         RunEnd.INTERRUPTED: Exit.INTERRUPTED,
         RunEnd.CREDENTIALS: Exit.CREDENTIALS,
         RunEnd.UNREACHABLE: Exit.UNREACHABLE,
+        RunEnd.ELSEWHERE: Exit.UNREACHABLE,
     }
     if end in ends:
         return ends[end]

@@ -1,6 +1,8 @@
 """What stands in the way of waiting tasks, read for showing it."""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -10,7 +12,6 @@ from dujiang.engines.sql.rows import rest_of
 from dujiang.engines.sql.schema import rests, workers
 from dujiang.ports import Worker
 from dujiang.runner.clock import clock_time
-from dujiang.runner.presence import looks_alive
 from dujiang.settings import Settings, parsed_limit
 
 
@@ -33,12 +34,19 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
     resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
     rows = connection.execute(sa.select(workers).where(workers.c.ended_at.is_(None))).mappings()
     running = [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
-    folder = settings.home_folder / "workers"
     return Surroundings(
         views,
         resting,
-        any(looks_alive(folder, worker) for worker in running),
+        _any_alive(settings.home_folder / "workers", running),
         now,
         clock_time,
         settings.jimeng_retries,
     )
+
+
+def _any_alive(folder: Path, running: Sequence[Worker]) -> bool:
+    if not running:
+        return False
+    from dujiang.runner.presence import looks_alive  # only with it come lock files, which are slow to import
+
+    return any(looks_alive(folder, worker) for worker in running)

@@ -291,6 +291,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "连不上服务商。任务都还在，网络恢复后再运行同一命令",
         "the vendor can't be reached. Every task is kept: run the same command when the network is back",
     ),
+    "end_elsewhere": (
+        "剩下的作业在另一个服务地址或账号上运行。请恢复原来的 DUJIANG_JIMENG_ENDPOINT 和密钥，再运行同一命令取回",
+        "the rest runs at another endpoint or account: restore DUJIANG_JIMENG_ENDPOINT and the keys, then run again",
+    ),
     "images_paid": ("计费图片 {count} 张", "images charged: {count}"),
     "where_images": ("图片在 {path}", "images: {path}"),
     "where_failed": (

@@ -7,7 +7,7 @@ from dujiang.domain.accounts import Account, Key, Lane
 from dujiang.domain.errors import AccountRefused
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.requests import ModelSpec
-from dujiang.domain.task import Task
+from dujiang.domain.task import Attempt, Task
 from dujiang.ports import Engine, Offer, Turn, Worker
 from dujiang.runner.lane_times import LaneTimes
 
@@ -72,14 +72,20 @@ class Admission:
         ]
         return await self._engine.claim(worker, offers, batch_id)
 
+    def reaches(self, attempt: Attempt) -> bool:
+        """Whether its job can be looked at from here: only where, and with the account that, it was submitted."""
+        accounts = {lane.account_id for lane, _, _ in self.lanes.values()}
+        return attempt.endpoint == self._endpoint and attempt.account_id in accounts
+
     def key(self, task: Task) -> Key:
         """The key to sign with: the one that submitted, or after a rotation its account's current one.
 
-        Raises `AccountRefused` if the account is no longer configured.
+        Raises `AccountRefused` if its account or endpoint is no longer configured.
         """
         assert task.attempt is not None
-        for lane, account, _ in self.lanes.values():
-            if lane.account_id == task.attempt.account_id:
-                same = (key for key in account.keys if key.fingerprint == task.attempt.key_fingerprint)
-                return next(same, account.keys[0])
-        raise AccountRefused(f"account {task.attempt.account!r} is not configured", why="auth")
+        if not self.reaches(task.attempt):
+            where = f"account {task.attempt.account!r} at {task.attempt.endpoint}"
+            raise AccountRefused(f"{where} is not configured", why="auth")
+        account = next(a for lane, a, _ in self.lanes.values() if lane.account_id == task.attempt.account_id)
+        same = (key for key in account.keys if key.fingerprint == task.attempt.key_fingerprint)
+        return next(same, account.keys[0])

@@ -8,9 +8,9 @@ from enum import StrEnum
 from math import inf
 from typing import Final
 
-from dujiang.domain.batch import Batch, is_over
+from dujiang.domain.batch import Batch, Counts, is_over
 from dujiang.domain.errors import ProvenUncharged, ProviderError, StaleTask, StoreError
-from dujiang.domain.lifecycle import AT_VENDOR, State
+from dujiang.domain.lifecycle import AT_VENDOR, AWAITING_DECISION, FINAL, State
 from dujiang.domain.rests import Subject
 from dujiang.domain.task import Task
 from dujiang.ports import Clock, Engine, Provider
@@ -32,6 +32,7 @@ class RunEnd(StrEnum):
     INTERRUPTED = "interrupted"
     CREDENTIALS = "credentials"
     UNREACHABLE = "unreachable"
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(slots=True)
@@ -247,7 +248,7 @@ class BatchWorker:
             for task in await self._engine.doubts(batch.id):
                 await self._decide_one(task)
         if not self._stopping:
-            for task in await self._engine.adopt(self._presence.worker, None, lambda _: 0.0):
+            for task in await self._rescuer.adopt_unheld():
                 self._carry(task)  # a job that a person found: somebody has to look at it
 
     async def _decide_one(self, task: Task) -> None:
@@ -293,7 +294,18 @@ class BatchWorker:
         self._raise_fault()
         if self._stopping:
             return RunEnd.INTERRUPTED
-        return RunEnd.OVER if is_over(await self._engine.counts(batch.id)) else None
+        counts = await self._engine.counts(batch.id)
+        if is_over(counts):
+            return RunEnd.OVER
+        return RunEnd.ELSEWHERE if await self._rest_is_elsewhere(batch, counts) else None
+
+    async def _rest_is_elsewhere(self, batch: Batch, counts: Counts) -> bool:
+        """Whether all that is left runs where this program can't look: another endpoint, or another account."""
+        left = sum(count for state, count in counts.items() if state not in FINAL | AWAITING_DECISION)
+        if left != counts.get(State.GENERATING, 0):
+            return False
+        jobs = [task.attempt for task in await self._engine.generating(batch.id)]
+        return not any(attempt is None or self._admission.reaches(attempt) for attempt in jobs)
 
     async def _never_answered(self, started: float) -> RunEnd | None:
         """At the start, say at once that keys are refused, and after 30 s that nobody is there.

@@ -95,7 +95,7 @@ def _own_names(
 
 
 def _insert(connection: sa.Connection, values: Sequence[Mapping[str, Any]]) -> None:
-    """Straight to the driver, which takes these values as they are: SQLAlchemy's look at each costs a sixth of it all."""
+    """Straight to the driver, which takes these values as they are: a look at each would cost a sixth of it all."""
     compiled = _INSERT.compile(dialect=connection.dialect)
     places = compiled.positiontup if isinstance(compiled, SQLCompiler) else None
     rows = [tuple(row[name] for name in places) for row in values] if places else [dict(row) for row in values]

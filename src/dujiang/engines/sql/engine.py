@@ -14,7 +14,7 @@ from dujiang.domain.lifecycle import FINAL, Event, Orphaned, State
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
-from dujiang.domain.task import HELD_UNTIL_TOLD, Outcome, Task
+from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
 from dujiang.engines.sql import claims, lanes, records
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
@@ -171,6 +171,10 @@ class SqlEngine:
         found = await self._tasks(TASK_ROWS.where(tasks.c.id == task_id))
         return found[0] if found else None
 
+    async def generating(self, batch_id: str) -> list[Task]:
+        """See `ports.Engine`."""
+        return await self._tasks(TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state == State.GENERATING.value))
+
     async def doubts(self, batch_id: str) -> list[Task]:
         """See `ports.Engine`."""
         query = TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state == State.IN_DOUBT.value, tasks.c.newest)
@@ -235,7 +239,13 @@ class SqlEngine:
         rows = await self._read(lambda connection: connection.execute(query).mappings().all())
         return [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
 
-    async def adopt(self, worker: Worker, gone: Worker | None, slot_for_s: Callable[[int], float]) -> list[Task]:
+    async def adopt(
+        self,
+        worker: Worker,
+        gone: Worker | None,
+        slot_for_s: Callable[[int], float],
+        reaches: Callable[[Attempt], bool] = lambda attempt: True,
+    ) -> list[Task]:
         """See `ports.Engine`."""
 
         def change(connection: sa.Connection, now: float) -> list[Task]:
@@ -244,6 +254,8 @@ class SqlEngine:
             adopted: list[Task] = []
             for row in rows:
                 task = task_of(row)
+                if task.state is State.GENERATING and task.attempt and not reaches(task.attempt):
+                    continue
                 lasts_s = slot_for_s(task.attempt.lane_id) if task.attempt else 0.0
                 event = Orphaned(gone.id if gone else "", lasts_s)
                 adopted.append(records.record(connection, task, event, now=now, owner=worker.id))
