@@ -527,7 +527,7 @@ async def test_rule_05_every_submit_has_a_connection_of_its_own(tmp_path: Path) 
 
 
 async def test_rule_05_no_library_repeats_a_submit(tmp_path: Path) -> None:
-    deeds = {"reset": [reset], "hung up": [hang_up], "503": [http(503, b"no")], "silence": [hang]}
+    deeds: dict[str, Sequence[Callable[[socket.socket], None]]] = {"reset": [reset], "hung up": [hang_up], "503": [http(503, b"no")], "silence": [hang]}
     with raw_vendor(deeds) as vendor:
         async with product(tmp_path, vendor.url, list(deeds), submit_timeout=1) as (_, run):
             await run()
@@ -648,6 +648,32 @@ async def test_rule_08_what_runs_is_looked_at_before_anything_new_is_submitted(t
     assert all(look.at - restart < 1 for look in first_looks), "at once, however old the job"
     assert stage.provider.submitted[submits].at > first_looks[0].at
     assert stage.provider.most_running == 2
+
+
+async def test_rule_08_even_where_there_is_room_the_first_call_is_a_look(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [f"p{n}" for n in range(6)], limit=2) as stage:
+        await stage.start()
+        await stage.clock.sleep(10)
+        await stage.kill()
+        stage.limit = 4
+        calls: list[str] = []
+        told(calls, stage.provider, "look")
+        told(calls, stage.provider, "submit")
+        assert await stage.run() is RunEnd.OVER
+
+    assert calls[0] == "look"
+    assert calls[:4].count("look") == 2, "as fast as the account may be asked"
+
+
+def told(calls: list[str], part: object, name: str) -> None:
+    """Every call of `part.name` is noted."""
+    method = getattr(part, name)
+
+    async def noting(*args: object) -> object:
+        calls.append(name)
+        return await method(*args)
+
+    setattr(part, name, noting)
 
 
 async def test_rule_08_each_state_is_adopted_as_it_must_be(tmp_path: Path) -> None:

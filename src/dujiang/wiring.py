@@ -208,7 +208,9 @@ def make_progress(
 ) -> Progress:
     """What a door shows while `worker` works on `batch`."""
     clock = SystemClock(settings.time_scale)
-    return Progress(engine, clock, worker.admission, batch, req_keys, settings.jimeng_retries)
+    return Progress(
+        engine, clock, worker.admission, batch, req_keys, settings.jimeng_retries, lambda: worker.images_saved
+    )
 
 
 def write_reports(connection: sa.Connection, batch: Batch, folder: Path, summary: Mapping[str, object]) -> None:

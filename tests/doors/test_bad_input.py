@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dujiang.simulator import RunningSimulator
+from tests.parts import lacking
 
 from .studio import Studio
 
@@ -280,7 +281,7 @@ def small_disk(tmp_path: Path) -> Any:
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a disk that is full needs a machine where a small one can be mounted")
+        lacking("a small disk to fill", how_to_get_it="run on Linux as root, where tmpfs can be mounted")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -49,8 +49,19 @@ async def test_a_task_that_is_cancelled_while_it_is_submitted_is_asked_for_once_
         assert await running is RunEnd.OVER
         assert (await stage.task("a")).state is State.CANCELLED
 
-    assert len(stage.provider.cancelled) == 1
+    assert [call.at for call in stage.provider.cancelled] == [pytest.approx(10, abs=0.1)]
     assert stage.provider.charges == []
+
+
+async def test_a_cancel_right_after_the_start_is_heard_within_a_second_or_two(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, ["a"]) as stage:
+        stage.provider.queue_s = 60
+        running = await stage.start()
+        await stage.clock.sleep(0.5)
+        await stage.elsewhere.cancel(task_ids=[1])
+        assert await running is RunEnd.OVER
+
+    assert stage.provider.cancelled[0].at < 2.1
 
 
 @pytest.mark.parametrize(("queue_s", "ends"), [(15.0, State.CANCELLED), (0.0, State.SUCCEEDED)])

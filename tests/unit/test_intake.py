@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from dujiang.domain.requests import ModelSpec, Number, Problem, Truth, Value
 from dujiang.domain.rows import InputError, RawRow
 from dujiang.intake_formats import open_rows
-from dujiang.messages import Language, text, use_language
-from dujiang.messages.catalogue import TEXTS
+from dujiang.messages import TEXTS, Language, text, use_language
 from dujiang.ports import NewTask
 from dujiang.runner.intake import Intake, described
 from dujiang.storage.reports import FailedRow, write_failed

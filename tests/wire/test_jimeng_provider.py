@@ -33,6 +33,7 @@ from dujiang.ports import Job, Look, Provider
 from dujiang.providers.jimeng.connections import Progress, endpoint_url, failure_told
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
 from dujiang.providers.jimeng.references import LinkCheck
+from tests.parts import lacking
 
 KEY = Key("AKLTexampleaccesskey", "c2VjcmV0LWV4YW1wbGU=", "STS-token-example")
 PROMPT = "一只在月光下弹钢琴的猫，水彩"
@@ -590,7 +591,7 @@ async def test_steps_that_are_not_known_to_come_before_sending_count_as_sent(ste
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("needs the openssl command to make a certificate")
+        lacking("the openssl command", how_to_get_it="install openssl")
     folder = tmp_path_factory.mktemp("tls")
     key, cert = folder / "key.pem", folder / "cert.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]

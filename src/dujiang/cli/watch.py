@@ -54,13 +54,14 @@ def line(seen: Snapshot) -> str:
         parts.append(text("progress_waiting", waiting=seen.waiting, why=seen.why))
     if seen.counts.get(State.COLLECTING):
         parts.append(text("progress_collecting", count=seen.counts[State.COLLECTING]))
+        parts += [seen.why] if seen.why and not seen.waiting else []  # paid pictures that the disk keeps waiting
     bad = sum(seen.counts.get(state, 0) for state in FINAL - {State.SUCCEEDED, State.CANCELLED})
     if bad:
         parts.append(text("progress_bad", count=bad))
     if doubts := seen.counts.get(State.IN_DOUBT):
         parts.append(text("progress_doubt", count=doubts))
-    if seen.tasks_a_minute:
-        parts.append(text("progress_pace", pace=f"{seen.tasks_a_minute:.1f}"))
+    if seen.images_a_minute:
+        parts.append(text("progress_pace", pace=f"{seen.images_a_minute:.1f}"))
     if seen.left_s is not None and seen.done < seen.total:
         parts.append(text("progress_left", left=duration(seen.left_s)))
     return " · ".join(parts)

@@ -55,11 +55,17 @@ def reason(state: State, req_key: str, *, paused: bool, around: Surroundings) ->
     return min(found, default=(0, "slot(none)"))[1]
 
 
+def disk_reason(around: Surroundings) -> str | None:
+    """Why nothing can be stored, which keeps paid pictures waiting, too; None if the disk answers."""
+    rests = (rest for rest in around.rests if rest.subject is Subject.DISK and rest.remaining_s(around.now) > 0)
+    return next((f"disk({rest.detail.partition(':')[0]})" for rest in rests), None)
+
+
 def _lane_reason(lane: LaneView, around: Surroundings) -> tuple[int, str]:
     now = around.now
     resting = {(rest.subject, rest.key): rest for rest in around.rests if rest.remaining_s(now) > 0}
-    if rest := resting.get((Subject.DISK, "*")):
-        return 5, f"disk({rest.detail.partition(':')[0]})"
+    if disk := disk_reason(around):
+        return 5, disk
     if rest := resting.get((Subject.ENDPOINT, lane.endpoint)):
         return 4, _endpoint_reason(rest, around)
     if rest := resting.get((Subject.ACCOUNT, str(lane.account_id))):

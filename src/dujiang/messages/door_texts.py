@@ -344,7 +344,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "progress_collecting": ("下载中 {count}", "collecting {count}"),
     "progress_bad": ("未成功 {count}", "unsuccessful {count}"),
     "progress_doubt": ("存疑 {count}", "in doubt {count}"),
-    "progress_pace": ("每分钟 {pace} 个", "{pace} a minute"),
+    "progress_pace": ("每分钟 {pace} 张", "{pace} images a minute"),
     "progress_left": ("还需 {left}", "{left} left"),
     # -- states -------------------------------------------------------------------------------------------------------
     "state_queued": ("排队", "queued"),

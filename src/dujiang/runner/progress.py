@@ -1,13 +1,13 @@
 """How a batch is doing, for whoever watches: counts, slots, why the rest waits, pace, and time left."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from dujiang.domain.batch import Batch, Counts
 from dujiang.domain.lifecycle import AT_VENDOR, FINAL, State
-from dujiang.domain.reasons import LaneView, Surroundings, reason
+from dujiang.domain.reasons import LaneView, Surroundings, disk_reason, reason
 from dujiang.ports import Clock, Engine
 from dujiang.runner.admission import Admission
 from dujiang.runner.clock import clock_time
@@ -25,7 +25,8 @@ class Snapshot:
     limit: int
     why: str | None
     """Reason of the waiting tasks, machine-readable; None if none waits."""
-    tasks_a_minute: float | None
+    images_a_minute: float | None
+    """Brought home by this program over the last minutes; None before the first."""
     left_s: float | None
 
     @property
@@ -49,11 +50,33 @@ class Snapshot:
         return sum(self.counts.get(state, 0) for state in WAITING)
 
 
+class Pace:
+    """How many a minute, from a count that grows."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def seen(self, now: float, count: int) -> float | None:
+        """The pace over the last minutes, with this count now; None before it grew."""
+        self._seen.append((now, count))
+        while len(self._seen) > 2 and now - self._seen[0][0] > PACE_OVER_S:
+            self._seen.popleft()
+        since, then = self._seen[0]
+        return (count - then) / (now - since) * 60 if count > then and now > since else None
+
+
 class Progress:
     """Takes snapshots of one batch and learns its pace from them."""
 
     def __init__(
-        self, engine: Engine, clock: Clock, admission: Admission, batch: Batch, req_keys: Iterable[str], tries: int
+        self,
+        engine: Engine,
+        clock: Clock,
+        admission: Admission,
+        batch: Batch,
+        req_keys: Iterable[str],
+        tries: int,
+        images_saved: Callable[[], int],
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -61,7 +84,8 @@ class Progress:
         self._batch = batch
         self._req_keys = frozenset(req_keys)
         self._tries = tries
-        self._seen: deque[tuple[float, int]] = deque()
+        self._images_saved = images_saved
+        self._tasks, self._images = Pace(), Pace()
 
     async def snapshot(self) -> Snapshot:
         """The batch now."""
@@ -69,13 +93,14 @@ class Progress:
         around = await self._around()
         lanes = [lane for lane in around.lanes if lane.req_key in self._req_keys]
         waiting = any(counts.get(state) for state in WAITING)
-        why = await self._why(around) if waiting else None
+        why = await self._why(around) if waiting else disk_reason(around)
         done = sum(counts.get(state, 0) for state in FINAL)
-        pace = self._pace(done)
+        now = self._clock.elapsed()
+        tasks, images = self._tasks.seen(now, done), self._images.seen(now, self._images_saved())
         total = sum(counts.values()) - counts.get(State.IN_DOUBT, 0)
-        left_s = (total - done) / pace * 60 if pace else None
+        left_s = (total - done) / tasks * 60 if tasks and not disk_reason(around) else None
         return Snapshot(
-            counts, sum(lane.in_use for lane in lanes), sum(lane.limit for lane in lanes), why, pace, left_s
+            counts, sum(lane.in_use for lane in lanes), sum(lane.limit for lane in lanes), why, images, left_s
         )
 
     async def _around(self) -> Surroundings:
@@ -97,12 +122,3 @@ class Progress:
         paused = batch is not None and batch.paused
         reasons = {reason(State.READY, req_key, paused=paused, around=around) for req_key in self._req_keys}
         return "; ".join(sorted(found for found in reasons if found)) or None
-
-    def _pace(self, done: int) -> float | None:
-        """Tasks a minute over the last minutes; None before anything ended."""
-        now = self._clock.elapsed()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > PACE_OVER_S:
-            self._seen.popleft()
-        since, then = self._seen[0]
-        return (done - then) / (now - since) * 60 if done > then and now > since else None

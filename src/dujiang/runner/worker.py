@@ -84,6 +84,8 @@ class BatchWorker:
         self._quick = False
         self._leaving = False
         self._main: asyncio.Task[object] | None = None
+        self.images_saved = 0
+        """Pictures that this worker has brought home."""
         self.give_up_after_s: float | None = None
         """Stop when the vendor has not answered for so long; None waits for as long as it takes."""
 
@@ -218,6 +220,7 @@ class BatchWorker:
             looked = task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking
             task = moved
             self._running[this] = moved.state
+            self.images_saved += len(moved.files)
             # Its slot is free, long before its pictures are here; or whatever rested answers again.
             if moved.state not in AT_VENDOR or looked:
                 self._wake.set()

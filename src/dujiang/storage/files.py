@@ -25,6 +25,7 @@ from dujiang.storage.parts import Part, remove_leftovers
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
+DIRECT: Final = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}  # never through a proxy
 HOP_BYTES: Final = 256 * 1024  # large enough to make hops rare, small enough that many downloads need little memory
 GONE: Final = frozenset({403, 404, 410})  # how expired and signed-for-another-time addresses are answered
 
@@ -143,6 +144,7 @@ class FileStore:
                 limits=self._connections,
                 follow_redirects=True,
                 max_redirects=5,
+                mounts=DIRECT,
                 headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
             )
         return self._client
