@@ -527,7 +527,12 @@ async def test_rule_05_every_submit_has_a_connection_of_its_own(tmp_path: Path) 
 
 
 async def test_rule_05_no_library_repeats_a_submit(tmp_path: Path) -> None:
-    deeds: dict[str, Sequence[Callable[[socket.socket], None]]] = {"reset": [reset], "hung up": [hang_up], "503": [http(503, b"no")], "silence": [hang]}
+    deeds: dict[str, Sequence[Deed]] = {
+        "reset": [reset],
+        "hung up": [hang_up],
+        "503": [http(503, b"no")],
+        "silence": [hang],
+    }
     with raw_vendor(deeds) as vendor:
         async with product(tmp_path, vendor.url, list(deeds), submit_timeout=1) as (_, run):
             await run()

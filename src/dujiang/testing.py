@@ -216,12 +216,26 @@ def held_engine(engine: Engine, clock: FakeClock) -> Engine:
 
 
 class _Held:
-    """Passes everything on. After `die`, nothing: as if the process were gone."""
+    """Passes everything on. After `die`, nothing: as if the process were gone.
 
-    def __init__(self, engine: Engine, clock: FakeClock) -> None:
+    `elsewhere` is the only other program that uses the database, if that is known.
+    """
+
+    def __init__(self, engine: Engine, clock: FakeClock, elsewhere: "_Held | None" = None) -> None:
         self._engine = engine
         self._clock = clock
+        self._elsewhere = elsewhere
+        self._heard: int | None = None
         self._dead = False
+        self.calls = 0
+        """How many have been answered."""
+
+    async def changed_elsewhere(self) -> bool:
+        """Asks the database only if the other program was busy: a run asks every second, and that adds up."""
+        if self._elsewhere is not None and self._elsewhere.calls == self._heard:
+            return False
+        self._heard = self._elsewhere.calls if self._elsewhere else None
+        return bool(await self._called(self._engine.changed_elsewhere))
 
     def die(self) -> None:
         self._dead = True
@@ -235,8 +249,11 @@ class _Held:
     async def _called(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._dead:
             raise asyncio.CancelledError
-        with self._clock.held():
-            return await method(*args, **kwargs)
+        try:
+            with self._clock.held():
+                return await method(*args, **kwargs)
+        finally:
+            self.calls += 1
 
     async def _iterated(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         items = method(*args, **kwargs)
@@ -571,7 +588,7 @@ class Rehearsal:
         self.engine: Engine
         """The program's own engine."""
         self.elsewhere: Engine
-        """The same database, as another program sees it."""
+        """The same database, as another program sees it: whatever a test does to it while the program runs."""
         self.batch: Batch
         self.worker: BatchWorker
         """Of the newest life."""
@@ -632,7 +649,7 @@ class Rehearsal:
     async def start(self, batch: Batch | None = None) -> asyncio.Task[RunEnd]:
         """Begin a life; it ends by itself, by `self.worker.stop()`, or by `kill`."""
         presence = LockedPresence(self.folder / "workers", pid=os.getpid(), now=self.clock.now())
-        life = _Held(self.sql, self.clock)
+        life = _Held(self.sql, self.clock, cast(_Held, self.elsewhere))
         self.worker = await self.make_worker(cast(Engine, life), presence)
         running = asyncio.create_task(self._life(self.worker, presence, batch or self.batch), name="life")
         self._lives.append((running, presence, life))

@@ -142,6 +142,7 @@ class BatchWorker:
     async def _run(self, batch: Batch) -> RunEnd:
         started = self._first.answered_at = self._clock.elapsed()
         await self._engine.changed_elsewhere()  # from here on
+        await self._engine.shorten_waits()
         await self._forget_rests()
         await self._rescue(batch)
         rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
@@ -233,7 +234,6 @@ class BatchWorker:
 
     async def _rescue(self, batch: Batch) -> None:
         """Adopt and go on before anything new is submitted; and what else is worth a look now and then."""
-        await self._engine.shorten_waits()
         if not self._stopping:
             for task in await self._rescuer.adopt_all():
                 self._carry(task)
