@@ -170,8 +170,9 @@ async def _ours(url: str, tasks: int, folder: Path) -> Cost:
         rows.append(NewTask(str(number), str(number), number, f"{number:05d}", spec.req_key, request))
     await engine.enqueue(batch.id, rows)
     try:
-        async with wiring.open_worker(settings, engine, clock) as worker:
-            return await _measured(lambda: worker.run(batch), tasks)
+        with wiring.open_log(settings) as log:
+            async with wiring.open_worker(settings, engine, clock, log=log) as worker:
+                return await _measured(lambda: worker.run(batch), tasks)
     finally:
         await engine.aclose()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from dujiang.cli.rows import read_rows
+from dujiang.cli.rows import Source, read_rows
 from dujiang.domain.accounts import Account
 from dujiang.domain.batch import Batch, OnDoubt
 from dujiang.domain.lifecycle import Postponed
@@ -152,7 +152,7 @@ async def _fill(home: Path, sheet: Path) -> float:
     """Enqueue the rows as `dujiang run` does; how long it took."""
     async with _engine(home) as engine:
         batch = await engine.open_batch(Batch("benchmark", "batch", str(home), "-", OnDoubt.parse("hold")))
-        with read_rows(str(sheet), "4.0") as rows:
+        with read_rows(Source(str(sheet), "4.0")) as rows:
             begun = time.perf_counter()
             for chunk in rows.chunks():
                 await engine.enqueue(batch.id, chunk)

@@ -48,7 +48,7 @@ from dujiang.runner.clock import SystemClock
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.worker import RunEnd
 from dujiang.settings import Settings, load
-from dujiang.testing import EPOCH, FakeClock, Rehearsal, Reply, a_request, rehearsal
+from dujiang.testing import EPOCH, FakeClock, FakeLog, Rehearsal, Reply, a_request, rehearsal
 from dujiang.wiring import Parts, open_engine, open_worker
 
 from .raw_vendor import Deed, RawVendor, answer, hang, hang_up, http, raw, raw_vendor, reset
@@ -86,7 +86,8 @@ async def product(
         await engine.enqueue(batch.id, [a_row(n, prompt) for n, prompt in enumerate(prompts, start=1)])
 
         async def run() -> RunEnd:
-            async with open_worker(settings, engine, clock, parts=parts) as worker, asyncio.timeout(20):
+            opened = open_worker(settings, engine, clock, log=FakeLog(), parts=parts)
+            async with opened as worker, asyncio.timeout(20):
                 return await worker.run(batch)
 
         yield engine, run

@@ -6,14 +6,15 @@ from many tasks at once.
 
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from dujiang.domain.accounts import Account, Key, Lane
 from dujiang.domain.batch import Batch, Counts, OnDoubt
-from dujiang.domain.lifecycle import Event, StoredFile
+from dujiang.domain.lifecycle import Event, State, StoredFile
 from dujiang.domain.limits import FixedLimit
+from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.requests import ModelSpec, Request
 from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.task import Attempt, Task
@@ -40,6 +41,19 @@ class Clock(Protocol):
         """One of our constants, in real seconds of this run."""
 
 
+# -- What is told -----------------------------------------------------------------------------------------------------
+
+
+class Log(Protocol):
+    """Where it is told what happens, as it happens. Names and fields are stable; texts are made of them."""
+
+    def tell(self, name: str, **fields: object) -> None:
+        """Something happened: `name` says what (`messages` has a text for `log_NAME`), `fields` the rest.
+
+        A field `prompt` is shown as a hash, unless the user wants it told. Never blocks for long, never raises.
+        """
+
+
 # -- The vendor -------------------------------------------------------------------------------------------------------
 
 
@@ -63,11 +77,15 @@ class Look:
 class Provider(Protocol):
     """An image API, reduced to what the runner needs of it. Every failure leaves as a `ProviderError`."""
 
+    label: str
+    """What stands in front of everything that is told about it: `即梦API`."""
     endpoint: str
     models: Mapping[str, ModelSpec]
 
     async def submit(self, request: Request, references: Sequence[str], key: Key) -> Job:
         """Ask for the images, over a fresh connection, once. When this returns, it is paid for.
+
+        `references`: public links, or `data:` URIs for models that take pictures inline.
 
         Raises `ProvenUncharged` (nothing was charged) or `Unproven` (nobody knows).
         """
@@ -80,6 +98,28 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection."""
+
+
+class ImageHost(Protocol):
+    """An image host: a picture goes in, a public link comes out. Every failure leaves as a `HostError`."""
+
+    name: str
+    """As it is stored, shown and rests: `superbed`."""
+    label: str
+    """What stands in front of everything that is told about it: `Superbed`."""
+
+    async def publish(self, content: bytes, name: str) -> str:
+        """The public link of a picture. `name`: a file name with the suffix of what it is. Asks once."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+class PictureFiles(Protocol):
+    """Pictures on this machine, read again when they are needed."""
+
+    async def content(self, picture: LocalPicture) -> bytes:
+        """Exactly the bytes that `picture` was read from. Raises `PictureUnfit`, or `StoreError` (a passing fault)."""
 
 
 class ReferenceCheck(Protocol):
@@ -104,6 +144,14 @@ class ImageStore(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A picture that a host has: its link, and when that was last known to work (seconds since the epoch)."""
+
+    url: str
+    known_good_at: float
 
 
 # -- The engine -------------------------------------------------------------------------------------------------------
@@ -153,6 +201,22 @@ class Turn:
     tasks: list[Task]
     due_in_s: float | None
     """When something that stands in the way ends by itself; None if nothing does."""
+    waiting: frozenset[State] = field(default=frozenset(), compare=False)
+    """Which of queued, preparing and ready some task of the batch is still in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How far references may be published ahead of the slots."""
+
+    tasks: int
+    """Prepared tasks of a product that may wait for a slot."""
+    at_once: int
+    """Tasks in preparation at once, of all programs together: each uploads one picture at a time."""
+    req_keys: Sequence[str]
+    """Products that this program has lanes for."""
+    host: str = ""
+    """The host whose rest stands in the way; empty if nothing is uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +267,9 @@ class Engine(Protocol):
     async def counts(self, batch_id: str) -> Counts:
         """How many of the batch's newest tasks are in each state."""
 
+    async def products(self, batch_id: str) -> frozenset[str]:
+        """The products (`req_key`) of its newest tasks."""
+
     # lanes
     async def lane(self, endpoint: str, account: Account, req_key: str) -> Lane:
         """The lane, made if it is new; its account is recognised by name or by any of its keys."""
@@ -229,8 +296,20 @@ class Engine(Protocol):
     async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
         """Take a slot and a task together, as many as lanes have room: attempts are durable when this returns."""
 
-    async def claim_preparation(self, worker: Worker, batch_id: str, at_most: int) -> list[Task]:
-        """Take queued tasks whose references are to be published."""
+    async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
+        """Take queued tasks whose references are to be published, best first, as far ahead as is allowed.
+
+        A task that goes before the worst prepared one of its product is always taken.
+        """
+
+    async def published(self, sha256s: Sequence[str], host: str) -> Mapping[str, Published]:
+        """What a host is known to have, by content."""
+
+    async def publish(self, picture: LocalPicture, host: str, url: str) -> None:
+        """A host took a picture: it answers, and the picture need not be uploaded again."""
+
+    async def confirm(self, picture: LocalPicture, host: str, *, there: bool) -> None:
+        """The picture's link was looked at: it works, or it is gone and forgotten."""
 
     async def record(
         self, task: Task, event: Event, rest: RestOrder | None = None, worker: Worker | None = None
@@ -290,16 +369,21 @@ class Engine(Protocol):
 
 __all__ = [
     "Added",
+    "Ahead",
     "Clock",
     "Engine",
+    "ImageHost",
     "ImageStore",
     "Job",
     "LaneUse",
+    "Log",
     "Look",
     "NewTask",
     "Offer",
     "OnDoubt",
+    "PictureFiles",
     "Provider",
+    "Published",
     "ReferenceCheck",
     "Turn",
     "Worker",

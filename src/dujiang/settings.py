@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -112,6 +112,27 @@ class Settings(BaseSettings):
     jimeng_endpoint: str = "https://visual.volcengineapi.com"
     """The vendor's address. Without https only on this machine (the simulator)."""
 
+    superbed_endpoint: str = "https://api.superbed.cn"
+    """Address of the image host that publishes references from files. Without https only on this machine."""
+
+    superbed_token: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("SUPERBED_TOKEN", "superbed_token")
+    )
+    """Token of the image host's account; without it references must be public addresses."""
+
+    image_host: Literal["auto", "superbed", "inline"] = "auto"
+    """Who publishes references from files: `superbed`, `inline` (they go into the request, where the model takes that),
+    or `auto`: superbed where there is a token, else inline."""
+
+    uploads_at_once: Annotated[int, Field(ge=1, le=100)] = 3
+    """Pictures uploaded at the same time, of all programs together."""
+
+    prepare_ahead: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """Tasks of a model whose references are published before there is a slot for them."""
+
+    reference_good_for: Annotated[float, Field(gt=0, le=2_592_000)] = 3600.0
+    """Seconds for which an uploaded picture's link is used without a look at it."""
+
     concurrency: str = "fixed:3"
     """How many jobs a lane may hold at once: `fixed:N`."""
 
@@ -127,6 +148,15 @@ class Settings(BaseSettings):
     jimeng_backoff_max: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """Longest wait between such tries, in seconds."""
 
+    superbed_retries: Annotated[int, Field(ge=0, le=20)] = 3
+    """Further tries of an upload before the image host rests."""
+
+    superbed_backoff: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """First wait between tries of an upload, in seconds; doubles."""
+
+    superbed_backoff_max: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Longest wait between tries of an upload, in seconds."""
+
     connect_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
     """Seconds to reach the vendor."""
 
@@ -139,11 +169,26 @@ class Settings(BaseSettings):
     download_timeout: Annotated[float, Field(gt=0, le=600)] = 60.0
     """Seconds without a byte after which a download is started again."""
 
+    upload_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds in which an upload must be answered."""
+
     queries_a_second: Annotated[float, Field(gt=0, le=1000)] = 10.0
     """Polls a second of one account, at most."""
 
     downloads_at_once: Annotated[int, Field(ge=1, le=64)] = 8
     """Pictures downloaded at the same time."""
+
+    log_file: Path | None = None
+    """Where the log is written. Default: `logs/app.log` in the home folder."""
+
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """How much is logged: `debug` tells every look at a job."""
+
+    log_json: bool = False
+    """Log lines are JSON objects, for programs."""
+
+    log_prompts: bool = False
+    """Prompts stand in the log as they are; otherwise only their hash does."""
 
     lang: str | None = None
     """Language of everything a person reads: `zh` or `en`. Default: the system's."""
@@ -202,6 +247,20 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's address."""
         return self.database_url or f"sqlite:///{self.home_folder / 'dujiang.db'}"
+
+    @property
+    def log_path(self) -> Path:
+        """Where the log is written."""
+        return self.log_file.expanduser().absolute() if self.log_file else self.home_folder / "logs" / "app.log"
+
+    @property
+    def secrets(self) -> list[SecretStr]:
+        """Everything that must never be shown."""
+        entries: list[AccountSettings | KeySettings] = [*self.accounts]
+        entries += [key for account in self.accounts for key in account.keys]
+        found = [secret for entry in entries for secret in (entry.access_key, entry.secret_key, entry.session_token)]
+        found += [self.volcengine_access_key, self.volcengine_secret_key, self.superbed_token]
+        return [secret for secret in found if secret is not None]
 
     @property
     def shown_database(self) -> str:
@@ -296,12 +355,13 @@ _REASONS: Final[Mapping[str, str]] = {
     "int_type": "setting_whole",
     "int_from_float": "setting_whole",
     "string_type": "setting_text",
+    "literal_error": "setting_choice",
 }
 
 
 def _reason(issue: Any) -> str:
     """What is wrong, in the language in force; never the value."""
-    limits = [value for name, value in issue.get("ctx", {}).items() if name in {"gt", "ge", "le", "lt"}]
+    limits = [value for name, value in issue.get("ctx", {}).items() if name in {"gt", "ge", "le", "lt", "expected"}]
     if code := _REASONS.get(issue["type"]):
         return text(code, limit=limits[0] if limits else "")
     return str(issue["msg"]).removeprefix("Value error, ")

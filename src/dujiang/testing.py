@@ -49,14 +49,16 @@ from dujiang.domain.errors import (
 )
 from dujiang.domain.lifecycle import StoredFile
 from dujiang.domain.limits import FixedLimit
+from dujiang.domain.pictures import LocalPicture, Reference
 from dujiang.domain.requests import ModelSpec, Request
-from dujiang.domain.retry import RetryRules
+from dujiang.domain.retry import RetryRules, UploadRules
 from dujiang.domain.task import Task
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.ledger import Ledger, ledger
 from dujiang.engines.sql.rows import TASK_ROWS, task_of
 from dujiang.engines.sql.schema import attempts, events, tasks
+from dujiang.messages import TEXTS
 from dujiang.ports import Engine, ImageStore, Job, Look, NewTask, Provider, ReferenceCheck
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.runner.admission import Admission, LimitSettings
@@ -64,9 +66,12 @@ from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacer
 from dujiang.runner.presence import LockedPresence
+from dujiang.runner.references import Publishing, References
 from dujiang.runner.rescuer import Rescuer
 from dujiang.runner.run_task import Neighbours, RunTask
+from dujiang.runner.telling import Teller
 from dujiang.runner.worker import BatchWorker, RunEnd
+from dujiang.telemetry.logs import LEVELS
 
 # -- Time -------------------------------------------------------------------------------------------------------------
 
@@ -337,6 +342,7 @@ class FakeProvider:
     set; one that stands in `down_looks` only by looks.
     """
 
+    label = "即梦API"
     endpoint = "https://fake.invalid"
     models: Mapping[str, ModelSpec] = MODELS
 
@@ -540,6 +546,82 @@ class FakeLinks:
         return next((link for link in links if link in self.broken), None)
 
 
+class FakeHost:
+    """A `ports.ImageHost` without a network: `faults` are raised by the next uploads, `down` by all while it is set."""
+
+    name = "superbed"
+    label = "Superbed"
+
+    def __init__(self, clock: FakeClock, *, upload_s: float = 0.5) -> None:
+        self._clock = clock
+        self.upload_s = upload_s
+        self.faults: deque[DujiangError] = deque()
+        self.down: DujiangError | None = None
+        self.asked: list[tuple[float, str]] = []
+        """(monotonic time, name) of every try."""
+        self.items: dict[str, bytes] = {}
+        """What it holds, by link."""
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def publish(self, content: bytes, name: str) -> str:
+        """See `ports.ImageHost`."""
+        self.asked.append((self._clock.elapsed(), name))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self._clock.sleep(self.upload_s)
+        finally:
+            self.at_once -= 1
+        if self.down is not None:
+            raise self.down
+        if self.faults:
+            raise self.faults.popleft()
+        link = f"https://host.invalid/item/{len(self.items) + 1}-{name}"
+        self.items[link] = content
+        return link
+
+    async def aclose(self) -> None:
+        """See `ports.ImageHost`."""
+
+
+class FakeFiles:
+    """A `ports.PictureFiles` without a disk: the content of a picture is its path, unless `broken` says otherwise."""
+
+    def __init__(self) -> None:
+        self.broken: dict[str, DujiangError] = {}
+
+    async def content(self, picture: LocalPicture) -> bytes:
+        """See `ports.PictureFiles`."""
+        if picture.path in self.broken:
+            raise self.broken[picture.path]
+        return picture.path.encode()
+
+
+class FakeLog:
+    """A `ports.Log` that remembers what it was told. Every event must have its text, with every field filled in."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, object]]] = []
+
+    def tell(self, name: str, **fields: object) -> None:
+        """See `ports.Log`."""
+        assert name in LEVELS, name
+        chinese, english = TEXTS[f"log_{name}"]
+        assert chinese.format(**fields)
+        assert english.format(**fields)
+        self.told.append((name, fields))
+
+    def lines(self, *names: str) -> list[str]:
+        """What was said about these events, in Chinese, as it stands behind the marker."""
+        return [TEXTS[f"log_{name}"][0].format(**fields) for name, fields in self.told if name in names]
+
+
+def a_picture(path: str = "/refs/a.png", *, size: int = 1000, side: int = 1024, kind: str = "png") -> LocalPicture:
+    """A reference on this machine, known by its path."""
+    return LocalPicture(path, hashlib.sha256(path.encode()).hexdigest(), kind, size, side, side)
+
+
 # -- A rehearsal ------------------------------------------------------------------------------------------------------
 
 BATCH_ID: Final = "rehearsal"
@@ -548,7 +630,7 @@ ACCOUNT: Final = Account("default", (Key("AKLTfake", "c2VjcmV0"),))
 GUARD_S: Final = 20.0  # real seconds after which a run that hangs is given up
 
 
-def a_request(prompt: str, *, references: Sequence[str] = (), **parameters: object) -> Request:
+def a_request(prompt: str, *, references: Sequence[Reference] = (), **parameters: object) -> Request:
     """A valid request to the default model; ValueError if it isn't one."""
     request, problems = MODELS[MODEL].checked(prompt, parameters, references)
     if request is None:
@@ -577,6 +659,14 @@ class Rehearsal:
         self.provider = FakeProvider(self.clock, deadline_s=submit_timeout_s)
         self.store = FakeStore(self.clock)
         self.links = FakeLinks(self.clock)
+        self.host: FakeHost | None = FakeHost(self.clock)
+        self.files = FakeFiles()
+        self.log = FakeLog()
+        self.uploads = UploadRules.classic(self.clock.scale)
+        self.prepare_ahead = 32
+        self.uploads_at_once = 3
+        self.links_good_for_s = 3600.0
+        self.inline: Callable[[str], bool] = lambda model: False
         self.accounts = accounts
         self.limit = limit
         self.rules = RetryRules.classic(self.clock.scale)
@@ -627,15 +717,18 @@ class Rehearsal:
         provider: Provider = self.provider
         store: ImageStore = self.store
         links: ReferenceCheck = self.links
-        admission = Admission(engine, provider.endpoint, provider.models, self.accounts, limits, times)
+        publishing = Publishing(self.host, self.inline, self.uploads, self.uploads_at_once, self.links_good_for_s)
+        ahead = {"prepare_ahead": self.prepare_ahead, "uploads_at_once": self.uploads_at_once}
+        admission = Admission(engine, provider.endpoint, provider.models, self.accounts, limits, times, **ahead)
         await admission.open_lanes()
         pacers: dict[int, Pacer] = {}
         neighbours = Neighbours(
             engine=engine,
             provider=provider,
             store=store,
-            references=links,
+            references=References(engine, publishing, self.files, links, self.clock, self.log),
             clock=self.clock,
+            tell=Teller(self.log, provider.label, len(self.rules.endpoint.tries)),
             rules=self.rules,
             times=times,
             keys=admission.key,
@@ -644,7 +737,7 @@ class Rehearsal:
         )
         rescuer = Rescuer(engine, presence, times, admission.reaches)
         run_task = RunTask(neighbours, presence.worker)
-        return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence)
+        return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence, self.log)
 
     async def start(self, batch: Batch | None = None) -> asyncio.Task[RunEnd]:
         """Begin a life; it ends by itself, by `self.worker.stop()`, or by `kill`."""

@@ -1,8 +1,8 @@
 """The only module that knows every part: settings in, a working program out."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,18 +10,20 @@ from typing import Any, Final
 import sqlalchemy as sa
 import stamina
 
+from dujiang.connections import endpoint_url, open_client
 from dujiang.domain.accounts import Account
 from dujiang.domain.batch import Batch
 from dujiang.domain.errors import DujiangError
 from dujiang.domain.lifecycle import State
 from dujiang.domain.limits import FixedLimit
-from dujiang.domain.retry import RetryRules
+from dujiang.domain.retry import RetryRules, UploadRules
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import report_rows
-from dujiang.ports import Clock, Engine, ImageStore, Provider, ReferenceCheck
+from dujiang.hosts.superbed import SuperbedHost
+from dujiang.messages import text
+from dujiang.ports import Clock, Engine, ImageHost, ImageStore, Log, Provider, ReferenceCheck
 from dujiang.providers.jimeng import probe as probing
-from dujiang.providers.jimeng.connections import endpoint_url, open_client
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.providers.jimeng.probe import Probe
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
@@ -33,18 +35,31 @@ from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacer
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.progress import Progress
+from dujiang.runner.references import Publishing, References
 from dujiang.runner.rescuer import Rescuer
 from dujiang.runner.run_task import Neighbours, RunTask
+from dujiang.runner.telling import Teller
 from dujiang.runner.worker import BatchWorker
 from dujiang.settings import Settings, parsed_limit
 from dujiang.storage import reports
 from dujiang.storage.files import FileStore
+from dujiang.storage.reference_files import LocalFiles
+from dujiang.telemetry.logs import LogSettings, StructuredLog, logging_to
 
 
 class NoCredentials(DujiangError):
     """There is no account to submit with."""
 
     code = "no_credentials"
+
+
+class NoHost(DujiangError):
+    """References have to be published, and there is no image host to publish them with."""
+
+    code = "no_host_token"
+
+    def __init__(self, models: Iterable[str]) -> None:
+        super().__init__(text(self.code, models=", ".join(sorted(models))))
 
 
 class EndpointRefused(DujiangError):
@@ -65,6 +80,15 @@ class Parts:
     store: Callable[[ImageStore], ImageStore] = field(default=lambda store: store)
 
 
+@contextmanager
+def open_log(settings: Settings) -> Iterator[StructuredLog]:
+    """The log of a program that works, for as long as the block lasts."""
+    secrets = [secret.get_secret_value() for secret in settings.secrets]
+    wanted = LogSettings(settings.log_path, settings.log_level, settings.log_json, settings.log_prompts, secrets)
+    with logging_to(wanted) as log:
+        yield log
+
+
 @asynccontextmanager
 async def open_engine(settings: Settings, clock: Clock | None = None) -> AsyncIterator[SqlEngine]:
     """The database, opened and up to date. Raises `DatabaseRefused`."""
@@ -83,16 +107,63 @@ def make_provider(settings: Settings, clock: Clock) -> JimengProvider:
 
 def check_endpoint(settings: Settings) -> None:
     """Raises `EndpointRefused` for an endpoint, or a way to it, that must not be used."""
-    try:
-        open_client(endpoint_url(settings.jimeng_endpoint), keep_alive=0, tls=False)
-    except ValueError as error:
-        raise _refused(error, settings) from None
+    for endpoint in (settings.jimeng_endpoint, settings.superbed_endpoint):
+        try:
+            open_client(endpoint_url(endpoint), keep_alive=0, tls=False)
+        except ValueError as error:
+            raise _refused(error, endpoint) from None
 
 
-def _refused(error: ValueError, settings: Settings) -> EndpointRefused:
+def _refused(error: ValueError, endpoint: str) -> EndpointRefused:
     """What isn't said about the endpoint is said about the proxies that the environment names."""
     known = {"endpoint_invalid", "endpoint_insecure"}
-    return EndpointRefused(str(error) if str(error) in known else "proxy_unsupported", settings.jimeng_endpoint)
+    return EndpointRefused(str(error) if str(error) in known else "proxy_unsupported", endpoint)
+
+
+def check_host(settings: Settings, models: Iterable[str]) -> None:
+    """Raises `NoHost` if references of one of these models can't be published."""
+    if settings.superbed_token is None or settings.image_host == "inline":
+        lacking = [model for model in models if not goes_inline(settings, model)]
+        if lacking:
+            raise NoHost(lacking)
+
+
+def goes_inline(settings: Settings, model: str) -> bool:
+    """Whether references from files go into the request itself for this model."""
+    wanted = settings.image_host == "inline" or (settings.image_host == "auto" and settings.superbed_token is None)
+    return wanted and MODELS[model].takes_inline
+
+
+def make_host(settings: Settings) -> ImageHost | None:
+    """The image host; None if there is no token for it."""
+    if settings.superbed_token is None or settings.image_host == "inline":
+        return None
+    return SuperbedHost(
+        settings.superbed_endpoint,
+        settings.superbed_token.get_secret_value().strip(),
+        timeout_s=settings.upload_timeout,
+        connect_timeout_s=settings.connect_timeout,
+    )
+
+
+def make_references(
+    settings: Settings, engine: Engine, host: ImageHost | None, links: ReferenceCheck, clock: Clock, log: Log
+) -> References:
+    """Whatever publishes references."""
+    rules = UploadRules.classic(
+        settings.time_scale,
+        tries=settings.superbed_retries,
+        base_s=settings.superbed_backoff,
+        longest_s=settings.superbed_backoff_max,
+    )
+    publishing = Publishing(
+        host,
+        lambda model: goes_inline(settings, model),
+        rules,
+        settings.uploads_at_once,
+        clock.scaled(settings.reference_good_for),
+    )
+    return References(engine, publishing, LocalFiles(), links, clock, log)
 
 
 async def probe(settings: Settings, account: Account) -> Probe:
@@ -102,7 +173,7 @@ async def probe(settings: Settings, account: Account) -> Probe:
     try:
         provider = make_provider(settings, clock)
     except ValueError as error:
-        raise _refused(error, settings) from None
+        raise _refused(error, settings.jimeng_endpoint) from None
     try:
         return await probing.probe(provider, account, clock)
     finally:
@@ -148,6 +219,7 @@ async def open_worker(
     engine: SqlEngine,
     clock: Clock,
     *,
+    log: Log,
     set_limit: FixedLimit | None = None,
     parts: Parts | None = None,
 ) -> AsyncIterator[BatchWorker]:
@@ -158,17 +230,19 @@ async def open_worker(
     provider = parts.provider(make_provider(settings, clock))
     store = parts.store(make_store(settings, clock))
     links = LinkCheck(settings.jimeng_endpoint)
+    host = make_host(settings)
     presence = LockedPresence(settings.home_folder / "workers", pid=os.getpid(), now=clock.now())
     try:
-        worker = await _assembled(
-            settings, parts.engine(engine), clock, accounts, provider, store, links, presence, set_limit
-        )
-        yield worker
+        using = parts.engine(engine)
+        references = make_references(settings, using, host, links, clock, log)
+        yield await _assembled(settings, using, clock, accounts, provider, store, references, presence, log, set_limit)
     finally:
         presence.leave()
         await provider.aclose()
         await store.aclose()
         await links.aclose()
+        if host is not None:
+            await host.aclose()
 
 
 async def _assembled(
@@ -178,21 +252,32 @@ async def _assembled(
     accounts: list[Account],
     provider: Provider,
     store: ImageStore,
-    links: ReferenceCheck,
+    references: References,
     presence: LockedPresence,
+    log: Log,
     set_limit: FixedLimit | None,
 ) -> BatchWorker:
     times = LaneTimes(engine, clock, settings.submit_timeout)
     limits = LimitSettings(parsed_limit(settings.concurrency))
-    admission = Admission(engine, provider.endpoint, provider.models, accounts, limits, times)
+    admission = Admission(
+        engine,
+        provider.endpoint,
+        provider.models,
+        accounts,
+        limits,
+        times,
+        prepare_ahead=settings.prepare_ahead,
+        uploads_at_once=settings.uploads_at_once,
+    )
     await admission.open_lanes(set_limit)
     pacers: dict[int, Pacer] = {}
     neighbours = Neighbours(
         engine=engine,
         provider=provider,
         store=store,
-        references=links,
+        references=references,
         clock=clock,
+        tell=Teller(log, provider.label, settings.jimeng_retries),
         rules=retry_rules(settings),
         times=times,
         keys=admission.key,
@@ -200,7 +285,8 @@ async def _assembled(
         folder=BatchFolders(engine).images,
     )
     rescuer = Rescuer(engine, presence, times, admission.reaches)
-    return BatchWorker(engine, provider, clock, admission, rescuer, RunTask(neighbours, presence.worker), presence)
+    run_task = RunTask(neighbours, presence.worker)
+    return BatchWorker(engine, provider, clock, admission, rescuer, run_task, presence, log)
 
 
 def make_progress(

@@ -36,7 +36,7 @@ from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading
 from dujiang.engines.sql.schema import METADATA, attempts, events, tasks
 from dujiang.engines.sql.writer import Writer
-from dujiang.ports import Added, Offer, Turn
+from dujiang.ports import Added, Ahead, Offer, Turn
 from tests.builders import (
     ENDPOINT,
     NOON,
@@ -50,6 +50,8 @@ from tests.builders import (
 )
 
 URLS = ("https://example.com/1.png",)
+IN_A_SUBMITS_WAY = [subject for subject in Subject if subject is not Subject.HOST]
+AHEAD = Ahead(tasks=32, at_once=9, req_keys=["k"], host="superbed")
 
 
 @dataclass(frozen=True)
@@ -350,7 +352,7 @@ async def test_a_paused_batch_starts_nothing(bench: Bench) -> None:
     await bench.engine.pause("b", paused=True)
 
     assert await bench.turn() == Turn([], None)
-    assert await bench.engine.claim_preparation(bench.worker, "b", 9) == []
+    assert await bench.engine.claim_preparation(bench.worker, "b", AHEAD) == Turn([], None)
 
     await bench.engine.pause("b", paused=False)
     assert len(await bench.claim()) == 1
@@ -642,7 +644,7 @@ def orders(lane: Lane) -> dict[Subject, RestOrder]:
     return {subject: an_order(subject, key) for subject, key in keys.items()}
 
 
-@pytest.mark.parametrize("subject", Subject)
+@pytest.mark.parametrize("subject", IN_A_SUBMITS_WAY)
 async def test_while_something_rests_nothing_is_submitted_and_then_one_task_looks(
     bench: Bench, subject: Subject
 ) -> None:
@@ -659,7 +661,7 @@ async def test_while_something_rests_nothing_is_submitted_and_then_one_task_look
     assert await bench.turn() == Turn([], None)  # the one that looks will tell
 
 
-@pytest.mark.parametrize("subject", [subject for subject in Subject if subject is not Subject.DISK])
+@pytest.mark.parametrize("subject", [subject for subject in IN_A_SUBMITS_WAY if subject is not Subject.DISK])
 async def test_an_answer_to_the_look_ends_the_rest(bench: Bench, subject: Subject) -> None:
     await bench.rows(*range(5))
     await bench.engine.rest(orders(bench.lane)[subject])
@@ -672,7 +674,7 @@ async def test_an_answer_to_the_look_ends_the_rest(bench: Bench, subject: Subjec
     assert len(await bench.claim()) == 4
 
 
-@pytest.mark.parametrize("subject", Subject)
+@pytest.mark.parametrize("subject", IN_A_SUBMITS_WAY)
 async def test_a_look_that_fails_lengthens_the_rest(bench: Bench, subject: Subject) -> None:
     order = orders(bench.lane)[subject]
     await bench.rows(1)
@@ -1203,14 +1205,14 @@ async def test_a_link_that_was_refused_is_prepared_again_from_the_head_of_the_li
     for task in await bench.claim():
         await bench.record(task, life.LinkRefused("404"), life.PutBack("network"))
 
-    found = await bench.engine.claim_preparation(bench.worker, "b", 2)
+    found = (await bench.engine.claim_preparation(bench.worker, "b", replace(AHEAD, at_once=2))).tasks
 
     assert names(found) == ["cat 0", "cat 1"]
     assert {task.state for task in found} == {State.PREPARING}
     prepared = await bench.record(found[0], life.Prepared(URLS))
     assert (prepared.state, prepared.references) == (State.READY, URLS)
     assert (await bench.task(prepared.id)).references == URLS
-    assert len(await bench.engine.claim_preparation(bench.worker, "b", 9)) == 1
+    assert len((await bench.engine.claim_preparation(bench.worker, "b", AHEAD)).tasks) == 1
 
 
 # -- Reading ----------------------------------------------------------------------------------------------------------
@@ -1530,7 +1532,7 @@ async def test_no_statement_walks_through_all_tasks_or_attempts(bench: Bench) ->
     second = await bench.record(second, life.Unanswered("x"))
     await bench.record(second, life.JobFound("j2"))
     await bench.record(third, life.LinkRefused(), life.PutBack("x"))
-    await engine.claim_preparation(bench.worker, "b", 3)
+    await engine.claim_preparation(bench.worker, "b", AHEAD)
     await engine.cancel(task_ids=[50])
     await engine.retry([50])
     await engine.cancel_requests(bench.worker)

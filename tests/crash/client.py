@@ -23,6 +23,7 @@ from dujiang.runner.clock import SystemClock
 from dujiang.runner.folders import IMAGES, batch_folder
 from dujiang.settings import Settings, load
 from dujiang.storage.files import FileStore
+from dujiang.testing import FakeLog
 from dujiang.wiring import Parts, open_engine, open_worker
 
 from .ablations import AS_SHIPPED, WIRINGS
@@ -86,7 +87,8 @@ async def live(orders: Orders) -> str:
             death.passing(Point.BETWEEN_ENQUEUES)
         for task_id, job_id in orders.decisions:
             await _decide(engine, task_id, JobFound(job_id) if job_id else ResubmitDecided())
-        async with open_worker(settings, engine, clock, parts=_parts(orders.wiring, death)) as worker:
+        parts = _parts(orders.wiring, death)
+        async with open_worker(settings, engine, clock, log=FakeLog(), parts=parts) as worker:
             tell(WORKING)
             return await worker.run(batch)
 

@@ -1,5 +1,6 @@
 """Rows become tasks, or the list of everything that is wrong with them, in words."""
 
+import contextvars
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,9 +82,13 @@ def problem(**values: object) -> Problem:
     assert found.row == 2
     assert found.code in TEXTS
     for language in Language:
-        use_language(language)
-        assert "2" in described(found)
+        assert "2" in contextvars.copy_context().run(described_in, language, found)
     return found
+
+
+def described_in(language: Language, found: Problem) -> str:
+    use_language(language)
+    return described(found)
 
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
@@ -409,7 +414,7 @@ def test_failed_rows_continue_their_batch(tmp_path: Path) -> None:
             "failed",
             "bad {word}",
             name=one.name,
-            references=one.request.references,
+            references=one.request.places,
             parameters=one.request.parameters,
         )
         for one in (second, first)

@@ -26,11 +26,12 @@ import httpx2
 import pytest
 
 from dujiang import __version__
+from dujiang.connections import endpoint_url, failure_told
 from dujiang.domain import errors as ours
 from dujiang.domain.accounts import Key
 from dujiang.domain.requests import Request
 from dujiang.ports import Job, Look, Provider
-from dujiang.providers.jimeng.connections import Progress, endpoint_url, failure_told
+from dujiang.providers.jimeng.connections import Progress
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
 from dujiang.providers.jimeng.references import LinkCheck
 from tests.parts import lacking

@@ -29,6 +29,7 @@ Home = Annotated[Path | None, typer.Option("--home", help=text("help_home"), env
 BatchWord = Annotated[str, typer.Argument(metavar="BATCH", help=text("help_batch_word"))]
 TaskIds = Annotated[list[int], typer.Argument(metavar="TASK", help=text("help_task_ids"))]
 States = Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help=text("help_state"))]
+Refs = Annotated[Path | None, typer.Option("--refs", metavar="DIR", help=text("help_refs"))]
 InputPath = Annotated[str, typer.Argument(metavar="INPUT", help=text("help_input"))]
 
 
@@ -54,6 +55,7 @@ def run(
     input_path: InputPath,
     out: Annotated[Path, typer.Option("--out", help=text("help_out"))] = Path("dujiang-out"),
     name: Annotated[str | None, typer.Option("--name", help=text("help_name"))] = None,
+    refs: Refs = None,
     model: Annotated[str, typer.Option("--model", help=text("help_model"))] = "4.0",
     concurrency: Annotated[str | None, typer.Option("--concurrency", help=text("help_concurrency"))] = None,
     on_doubt: Annotated[str, typer.Option("--on-doubt", help=text("help_on_doubt"))] = "hold",
@@ -63,6 +65,9 @@ def run(
     give_up_after: Annotated[
         float | None, typer.Option("--give-up-after", min=0, help=text("help_give_up_after"))
     ] = None,
+    log_file: Annotated[Path | None, typer.Option("--log-file", help=text("help_log_file"))] = None,
+    log_json: Annotated[bool | None, typer.Option("--log-json", help=text("help_log_json"))] = None,
+    log_prompts: Annotated[bool | None, typer.Option("--log-prompts", help=text("help_log_prompts"))] = None,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
@@ -73,6 +78,7 @@ def run(
         input_path,
         out,
         name,
+        refs,
         model,
         concurrency,
         on_doubt,
@@ -81,6 +87,7 @@ def run(
         quick_exit,
         give_up_after,
         as_json,
+        {"log_file": log_file, "log_json": log_json, "log_prompts": log_prompts},
     )
     raise typer.Exit(door.run(wish, home))
 
@@ -88,13 +95,15 @@ def run(
 @app.command(help=text("help_plan"))
 def plan(
     input_path: InputPath,
+    refs: Refs = None,
     model: Annotated[str, typer.Option("--model", help=text("help_model"))] = "4.0",
     as_json: Json = False,
 ) -> None:
     """Check an input and say what it would cost."""
     from dujiang.cli import plan as door
+    from dujiang.cli.rows import Source
 
-    raise typer.Exit(door.plan(input_path, model, as_json=as_json))
+    raise typer.Exit(door.plan(Source(input_path, model, refs), as_json=as_json))
 
 
 @batch_app.command("list", help=text("help_batch_list"))

@@ -2,15 +2,15 @@
 
 from dujiang.cli.exits import Exit, Refused, say
 from dujiang.cli.opening import settings_of
-from dujiang.cli.rows import read_rows, tell_problems
+from dujiang.cli.rows import Source, read_rows, tell_problems
 from dujiang.cli.show import print_json
 from dujiang.messages import text
 
 
-def plan(path: str, model: str, *, as_json: bool) -> int:
+def plan(source: Source, *, as_json: bool) -> int:
     """Every row that is wrong, then tasks, images and cost. 2 if some are wrong, 9 if there are none."""
     settings_of(None)  # for their language
-    with read_rows(path, model) as rows:
+    with read_rows(source) as rows:
         tell_problems(rows)
         summary = {
             "tasks": rows.count,
@@ -28,7 +28,7 @@ def plan(path: str, model: str, *, as_json: bool) -> int:
         say(text("plan_problems", count=rows.wrong_rows))
         return Exit.INPUT
     if not rows.count:
-        raise Refused("input_empty", Exit.NO_TASKS, path=path)
+        raise Refused("input_empty", Exit.NO_TASKS, path=source.path)
     return Exit.OK
 
 

@@ -5,15 +5,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Final
 
 from dujiang.cli.exits import Exit, Refused, say
+from dujiang.domain.pictures import Reference
 from dujiang.domain.requests import Problem, Request, Value
-from dujiang.intake_formats import open_rows
+from dujiang.intake_formats import STDIN, open_rows
 from dujiang.messages import text
 from dujiang.ports import NewTask
 from dujiang.providers.jimeng.models import MODELS, model_named
 from dujiang.runner.intake import Intake, described
+from dujiang.storage.reference_files import ReferenceFiles
 
 CHUNK: Final = 1000  # rows in one transaction
 IN_MEMORY_BYTES: Final = 16 * 1024 * 1024  # checked rows beyond this go to a temporary file
@@ -31,6 +34,8 @@ class Rows:
     yuan: float = 0.0
     images_without_price: int = 0
     req_keys: set[str] = field(default_factory=set)
+    to_publish: set[str] = field(default_factory=set)
+    """Models of rows whose references have to be published first."""
     problems: list[Problem] = field(default_factory=list)
     wrong_rows: int = 0
     ignored: list[str] = field(default_factory=list)
@@ -48,13 +53,33 @@ class Rows:
             yield [_unpacked(*fields) for fields in packed]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input, and what it is read with."""
+
+    path: str
+    model: str
+    refs: Path | None = None
+    """Where its relative references begin; None: in its own folder."""
+    uploads: Path | None = None
+    """Where pictures that stand in the input itself are kept; None: nowhere."""
+
+    @property
+    def pictures(self) -> ReferenceFiles:
+        """Its references."""
+        own = Path() if self.path == STDIN else Path(self.path).expanduser().parent
+        return ReferenceFiles((self.refs or own).expanduser().absolute(), self.uploads)
+
+
 @contextmanager
-def read_rows(path: str, model: str) -> Iterator[Rows]:
+def read_rows(source: Source) -> Iterator[Rows]:
     """Every row of an input, checked. Raises `InputError`, or `Refused` for a model that does not exist."""
+    path, model = source.path, source.model
     default = model_named(model)
     if default is None:
         raise Refused("model_unknown", value=model, limit=", ".join(MODELS))
-    intake = Intake(MODELS, default.name, model_named=model_named)
+    read_reference = source.pictures.read
+    intake = Intake(MODELS, default.name, model_named=model_named, read_reference=read_reference)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as spool:
         rows = Rows(spool)
         chunk: list[_Packed] = []
@@ -76,7 +101,7 @@ def read_rows(path: str, model: str) -> Iterator[Rows]:
 
 
 # Plain tuples: pickle takes them several times as fast as dataclasses with slots.
-_Packed = tuple[str, str, int, str, str, int, str, str, Mapping[str, Value], tuple[str, ...], int]
+_Packed = tuple[str, str, int, str, str, int, str, str, Mapping[str, Value], tuple[Reference, ...], int]
 
 
 def _packed(task: NewTask) -> _Packed:
@@ -93,6 +118,8 @@ def _count(rows: Rows, task: NewTask) -> None:
     rows.count += 1
     rows.images += task.request.images
     rows.req_keys.add(task.req_key)
+    if task.request.local_pictures:
+        rows.to_publish.add(task.request.model)
     price = MODELS[task.request.model].yuan_per_image
     if price is None:
         rows.images_without_price += task.request.images
@@ -107,16 +134,16 @@ def _continued(intake: Intake) -> str | None:
 
 
 @contextmanager
-def checked_rows(path: str, model: str, *, skip_invalid: bool) -> Iterator[Rows]:
+def checked_rows(source: Source, *, skip_invalid: bool) -> Iterator[Rows]:
     """The rows to run. Raises `Refused` if some are wrong and none may be left out, or if there are none."""
-    with read_rows(path, model) as rows:
+    with read_rows(source) as rows:
         tell_problems(rows, SHOWN)
         if rows.wrong_rows and not skip_invalid:
             raise Refused("rows_invalid", count=rows.wrong_rows)
         if rows.wrong_rows:
             say(text("rows_skipped", count=rows.wrong_rows))
         if not rows.count:
-            raise Refused("input_empty", Exit.NO_TASKS, path=path)
+            raise Refused("input_empty", Exit.NO_TASKS, path=source.path)
         yield rows
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from dujiang import wiring
 from dujiang.cli.exits import Exit, Refused, exit_code_of, say
 from dujiang.cli.opening import settings_of
-from dujiang.cli.rows import Rows, checked_rows
+from dujiang.cli.rows import Rows, Source, checked_rows
 from dujiang.cli.show import counts_line, print_json
 from dujiang.cli.watch import watch
 from dujiang.domain.batch import Batch, OnDoubt, batch_state
@@ -27,7 +27,7 @@ from dujiang.domain.names import safe_stem
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import Figures, TaskFilter, figures, find_batch, list_tasks, reading
 from dujiang.messages import text
-from dujiang.ports import Added, Clock
+from dujiang.ports import Added, Clock, Log
 from dujiang.runner.clock import SystemClock
 from dujiang.runner.worker import BatchWorker, RunEnd
 from dujiang.settings import Settings, parsed_limit
@@ -44,6 +44,7 @@ class Wish:
     input_path: str
     out: Path
     name: str | None
+    refs: Path | None
     model: str
     concurrency: str | None
     on_doubt: str
@@ -52,15 +53,19 @@ class Wish:
     quick_exit: bool
     give_up_after: float | None
     as_json: bool
+    log: Mapping[str, object]
+    """Settings of the log that flags have set."""
 
 
 def run(wish: Wish, home: Path | None) -> int:
     """Submit and work until the batch is over; the exit code says how it went."""
-    settings = settings_of(home)
+    settings = settings_of(home, **wish.log)
     on_doubt, limit = _policy(wish.on_doubt), _limit(wish.concurrency)
     wiring.accounts_of(settings)
     wiring.check_endpoint(settings)
-    with checked_rows(wish.input_path, wish.model, skip_invalid=wish.skip_invalid) as rows:
+    source = Source(wish.input_path, wish.model, wish.refs, settings.home_folder / "uploads")
+    with checked_rows(source, skip_invalid=wish.skip_invalid) as rows:
+        wiring.check_host(settings, rows.to_publish)
         return asyncio.run(_run(wish, settings, rows, on_doubt, limit))
 
 
@@ -90,7 +95,8 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
             await _retry_failed(engine, batch)
         if batch.paused:
             say(text("run_paused", batch=batch.name))
-        end = await _work(wish, settings, engine, clock, batch, rows, limit)
+        with wiring.open_log(settings) as log:
+            end = await _work(wish, settings, engine, clock, batch, rows, limit, log)
         counts = await engine.counts(batch.id)
         obstacle = await _obstacle(engine, end)
         with reading(engine.database) as connection:
@@ -103,8 +109,8 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
 
 async def _obstacle(engine: SqlEngine, end: RunEnd) -> str:
     """What the vendor, or the way to it, said when it ended the run."""
-    codes = {RunEnd.CREDENTIALS: "account", RunEnd.UNREACHABLE: "network"}
-    return next((rest.detail for rest in await engine.rests() if rest.code == codes.get(end)), "")
+    codes = {RunEnd.CREDENTIALS: ("account", "host_account"), RunEnd.UNREACHABLE: ("network", "host")}
+    return next((rest.detail for rest in await engine.rests() if rest.code in codes.get(end, ())), "")
 
 
 def _write_reports(connection: Connection, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
@@ -201,8 +207,9 @@ async def _work(
     batch: Batch,
     rows: Rows,
     limit: FixedLimit | None,
+    log: Log,
 ) -> RunEnd:
-    async with wiring.open_worker(settings, engine, clock, set_limit=limit) as worker:
+    async with wiring.open_worker(settings, engine, clock, log=log, set_limit=limit) as worker:
         worker.give_up_after_s = wish.give_up_after
         progress = wiring.make_progress(settings, worker, engine, batch, rows.req_keys)
         showing = asyncio.create_task(watch(progress))

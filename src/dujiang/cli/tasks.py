@@ -16,7 +16,7 @@ from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import TaskFilter, list_tasks, show_task
 from dujiang.messages import text
 
-INTERNAL = ("req_key", "paused")
+INTERNAL = ("req_key", "paused", "contents", "published")
 
 
 def list_page(
@@ -56,7 +56,9 @@ def _states(words: Sequence[str]) -> list[State]:
 
 
 def _with_reason(task: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    why = reason(State(task["state"]), task["req_key"], paused=task["paused"], around=around)
+    why = reason(
+        State(task["state"]), task["req_key"], paused=task["paused"], around=around, published=task["published"]
+    )
     return {name: value for name, value in (task | {"reason": why}).items() if name not in INTERNAL}
 
 

@@ -165,6 +165,45 @@ class StoreError(DujiangError):
         self.why = why
 
 
+# -- References -------------------------------------------------------------------------------------------------------
+
+
+class HostError(DujiangError):
+    """An image host did not publish a picture."""
+
+
+class HostDown(HostError):
+    """The host, or the way to it, does not answer: no picture's fault. It is asked again, then it rests.
+
+    `why` is what it answered (`503`, `timeout`, …). `soon`: worth asking again within seconds.
+    """
+
+    code = "host"
+
+    def __init__(self, message: str, *, why: str, soon: bool = False) -> None:
+        super().__init__(message)
+        self.why = why
+        self.soon = soon
+
+
+class HostRefused(HostError):
+    """The host refuses the account (bad token, suspended, used up): no picture's fault, and a person has to act."""
+
+    code = "host_account"
+
+
+class PictureRefused(HostError):
+    """The host refuses this very picture: asking again would not help, and a few in a row suspend the account."""
+
+    code = "picture_refused"
+
+
+class PictureUnfit(DujiangError):
+    """A picture on this machine is not what it was when its row was read, or is no longer there."""
+
+    code = "picture_unfit"
+
+
 # -- The engine -------------------------------------------------------------------------------------------------------
 
 

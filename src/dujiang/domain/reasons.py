@@ -39,10 +39,17 @@ class Surroundings:
     """Rests of an endpoint that count as tries, before it rests for longer."""
 
 
-def reason(state: State, req_key: str, *, paused: bool, around: Surroundings) -> str | None:
-    """Why a task in this state waits; None if it doesn't."""
+def reason(
+    state: State, req_key: str, *, paused: bool, around: Surroundings, published: tuple[int, int] | None = None
+) -> str | None:
+    """Why a task in this state waits; None if it doesn't.
+
+    `published`: how many of its references are published already, and how many have to be.
+    """
     if state is State.IN_DOUBT:
         return "doubt"
+    if state is State.PREPARING:
+        return _upload_reason(published)
     if state not in {State.QUEUED, State.READY}:
         return None
     if paused:
@@ -50,6 +57,10 @@ def reason(state: State, req_key: str, *, paused: bool, around: Surroundings) ->
     if not around.worker_runs:
         return "worker(none running)"
     lanes = [lane for lane in around.lanes if lane.req_key == req_key]
+    if state is State.QUEUED and (why := _host_reason(around)):
+        return why
+    if state is State.QUEUED and any(_has_room(lane, around) for lane in lanes):
+        return _upload_reason(published)  # a slot would be there
     found = [_lane_reason(lane, around) for lane in lanes]
     # The lane that is closest to taking it says why it does not yet.
     return min(found, default=(0, "slot(none)"))[1]
@@ -59,6 +70,23 @@ def disk_reason(around: Surroundings) -> str | None:
     """Why nothing can be stored, which keeps paid pictures waiting, too; None if the disk answers."""
     rests = (rest for rest in around.rests if rest.subject is Subject.DISK and rest.remaining_s(around.now) > 0)
     return next((f"disk({rest.detail.partition(':')[0]})" for rest in rests), None)
+
+
+def _upload_reason(published: tuple[int, int] | None) -> str:
+    return f"upload({published[0]}/{published[1]})" if published else "upload"
+
+
+def _host_reason(around: Surroundings) -> str | None:
+    """Why no reference can be published; None if a host takes them."""
+    rests = (rest for rest in around.rests if rest.subject is Subject.HOST and rest.remaining_s(around.now) > 0)
+    for rest in rests:
+        why = "account" if rest.code == "host_account" else rest.detail
+        return f"host({rest.key}, {why}, next {around.clock_time(around.now + rest.remaining_s(around.now))})"
+    return None
+
+
+def _has_room(lane: LaneView, around: Surroundings) -> bool:
+    return lane.in_use < lane.limit and _lane_reason(lane, around)[0] == 1
 
 
 def _lane_reason(lane: LaneView, around: Surroundings) -> tuple[int, str]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dujiang.domain.pictures import LocalPicture, PictureRules, Reference
+
 Value = str | int | float | bool
 
 
@@ -34,13 +36,27 @@ class Request:
     model: str
     prompt: str
     parameters: Mapping[str, Value] = field(default_factory=dict)
-    references: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
     images: int = 1
     """How many pictures it may bring at most: what a plan and a budget reserve."""
 
     def canonical(self) -> str:
-        """The request as text that is equal exactly for equal requests; rows without an id are known by its hash."""
-        return _CANONICAL([self.model, self.prompt, sorted(self.parameters.items()), self.references])
+        """The request as text that is equal exactly for equal requests; rows without an id are known by its hash.
+
+        A picture on this machine counts by its content: another file name is the same row, other bytes are not.
+        """
+        references = [one if isinstance(one, str) else f"sha256:{one.sha256}" for one in self.references]
+        return _CANONICAL([self.model, self.prompt, sorted(self.parameters.items()), references])
+
+    @property
+    def local_pictures(self) -> list[LocalPicture]:
+        """Those of its references that have to be published before it can be sent."""
+        return [one for one in self.references if not isinstance(one, str)]
+
+    @property
+    def places(self) -> list[str]:
+        """Its references as a person writes them: links and paths."""
+        return [one if isinstance(one, str) else one.path for one in self.references]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,10 @@ class ModelSpec:
     prompt_max: int = 800
     references_min: int = 0
     references_max: int = 0
+    pictures: PictureRules | None = None
+    """What it takes as a reference; None: nothing is known."""
+    takes_inline: bool = False
+    """Whether its vendor documents that references may stand in the request itself (base64)."""
     rules: tuple[Rule, ...] = ()
     defaults: Mapping[str, Value] = field(default_factory=dict)
     """Sent unless the row says otherwise."""
@@ -111,7 +131,7 @@ class ModelSpec:
     """How many pictures a request may bring at most."""
 
     def checked(
-        self, prompt: str, raw: Mapping[str, object], references: Sequence[str] = ()
+        self, prompt: str, raw: Mapping[str, object], references: Sequence[Reference] = ()
     ) -> tuple[Request | None, list[Problem]]:
         """A valid request, or None and everything that is wrong."""
         problems = self._prompt_problems(prompt) + self._reference_problems(references)
@@ -142,8 +162,14 @@ class ModelSpec:
             return [Problem("prompt_too_long", "prompt", str(len(prompt)), str(self.prompt_max))]
         return []
 
-    def _reference_problems(self, references: Sequence[str]) -> list[Problem]:
-        problems = [Problem("reference_not_public", "refs", link) for link in references if not is_public_link(link)]
+    def _reference_problems(self, references: Sequence[Reference]) -> list[Problem]:
+        problems = []
+        for one in references:
+            if isinstance(one, LocalPicture):
+                flaws = self.pictures.flaws(one) if self.pictures else []
+                problems += [Problem(flaw.code, "refs", f"{one.path} ({flaw.value})", flaw.limit) for flaw in flaws]
+            elif not is_public_link(one):
+                problems.append(Problem("reference_not_public", "refs", one))
         if not self.references_min <= len(references) <= self.references_max:
             limit = f"{self.references_min}–{self.references_max}"
             problems.append(Problem("references_count", "refs", str(len(references)), limit))

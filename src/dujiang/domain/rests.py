@@ -16,6 +16,7 @@ class Subject(StrEnum):
     PACE = "pace"  # an account's requests a second
     ENDPOINT = "endpoint"
     DISK = "disk"
+    HOST = "host"  # an image host
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class RestOrder:
     subject: Subject
     key: str
     code: str
-    """Machine-readable reason: `slot`, `qps`, `network`, `account`, `disk`."""
+    """Machine-readable reason: `slot`, `qps`, `network`, `account`, `disk`, `host`, `host_account`."""
     detail: str
     rule: RestRule
 

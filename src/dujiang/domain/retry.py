@@ -16,6 +16,7 @@ from dujiang.domain.lifecycle import (
     LinkRefused,
     OutputRefused,
     Postponed,
+    PutBack,
     Unanswered,
     Vanished,
 )
@@ -99,6 +100,60 @@ def after_submit(error: errors.ProviderError, task: Task, rules: RetryRules, *, 
             return Verdict(Failed(error.vendor_code or error.code, text))
         case _:
             return Verdict(Unanswered(error.vendor_code or error.code, text, slot_for_s))
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRules:
+    """How often a host is asked for one picture, and how long it rests then; in real seconds (already scaled)."""
+
+    waits: tuple[float, ...]
+    """Before each further try of one upload."""
+    host: RestRule
+    """It does not answer."""
+    account: RestRule
+    """It refuses the account."""
+    refusals: RestRule
+    """It has refused pictures, one after the other: the account is at risk."""
+
+    @classmethod
+    def classic(
+        cls, scale: float = 1.0, *, tries: int = 3, base_s: float = 1.0, longest_s: float = 5.0
+    ) -> "UploadRules":
+        """The figures that users of this host know: 1 → 2 → 4 s, at most 5; then the host rests 10 … 120 s."""
+        return cls(
+            waits=tuple(min(longest_s, base_s * 2.0**n) * scale for n in range(tries)),
+            host=RestRule(10 * scale, 120 * scale),
+            account=RestRule(30 * scale, 600 * scale),
+            # After 2 and 3 refusals in a row a while; after 4 (the fifth suspends the account) until somebody looks.
+            refusals=RestRule(DAY_S * scale, DAY_S * scale, (60 * scale, 120 * scale)),
+        )
+
+
+DAY_S: Final = 86_400.0
+RISKY_REFUSALS: Final = 2
+"""So many pictures refused in a row, and the host's account rests: five suspend it."""
+
+
+def after_upload(
+    error: errors.HostError | errors.PictureUnfit, host: str, rules: UploadRules, refused_in_a_row: int
+) -> Verdict:
+    """What follows when a reference could not be published.
+
+    `refused_in_a_row`: pictures that the host has refused since it last took one, this one included.
+    """
+    text = error.message
+    match error:
+        case errors.HostDown():
+            return Verdict(PutBack(error.code, text), RestOrder(Subject.HOST, host, "host", error.why, rules.host))
+        case errors.HostRefused():
+            rest = RestOrder(Subject.HOST, host, "host_account", text, rules.account)
+            return Verdict(PutBack(error.code, text), rest)
+        case errors.PictureRefused() if refused_in_a_row >= RISKY_REFUSALS:
+            detail = f"{refused_in_a_row} pictures refused in a row"
+            rest = RestOrder(Subject.HOST, host, "host_refusals", detail, rules.refusals)
+            return Verdict(Failed(error.code, text), rest)
+        case _:
+            return Verdict(Failed(error.code, text))
 
 
 def after_look(error: errors.ProviderError, task: Task) -> Event | None:

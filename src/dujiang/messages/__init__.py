@@ -10,8 +10,9 @@ from typing import Final
 
 from dujiang.messages import catalogue
 from dujiang.messages.door_texts import DOOR_TEXTS
+from dujiang.messages.log_texts import LOG_TEXTS
 
-TEXTS: Final = catalogue.TEXTS | DOOR_TEXTS
+TEXTS: Final = catalogue.TEXTS | DOOR_TEXTS | LOG_TEXTS
 
 
 class Language(StrEnum):

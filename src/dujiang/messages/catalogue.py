@@ -25,6 +25,51 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "参考图有 {value} 张，该模型允许 {limit} 张",
         "{value} references, the model takes {limit}",
     ),
+    "reference_missing": (
+        "找不到参考图 {value}（文件夹 {limit}）；网址要以 http:// 或 https:// 开头，"
+        "相对路径从输入文件所在的文件夹或 --refs 算起",
+        "there is no reference {value} in {limit}; links begin with http:// or https://, relative paths at the input's"
+        " folder or at --refs",
+    ),
+    "reference_unreadable": ("参考图 {value} 无法读取（{limit}）", "reference {value} can't be read ({limit})"),
+    "reference_no_file": ("参考图 {value} 不是文件", "reference {value} is no file"),
+    "reference_scheme": (
+        "参考图 {value} 的协议不支持，可用：{limit}",
+        "reference {value} has a scheme that can't be used, only {limit}",
+    ),
+    "reference_inline": (
+        "参考图 {value} 不是有效的 data: URI（base64）",
+        "reference {value} is no valid data: URI (base64)",
+    ),
+    "reference_broken": ("参考图 {value} 已损坏：{limit}", "reference {value} is broken: {limit}"),
+    "reference_kind": (
+        "参考图 {value} 的格式不支持，该模型允许 {limit}",
+        "reference {value} has a format that the model does not take, only {limit}",
+    ),
+    "reference_bytes": ("参考图 {value} 太大，最大 {limit}", "reference {value} is too large, at most {limit}"),
+    "reference_sides": ("参考图 {value} 的尺寸太大，允许 {limit}", "reference {value} has too many pixels: {limit}"),
+    "reference_shape": (
+        "参考图 {value} 太窄或太扁，宽高比允许 {limit}",
+        "reference {value} is too narrow: width : height must lie in {limit}",
+    ),
+    "reference_lost": (
+        "参考图 {path} 读入后被移走或无法打开（{value}），放回后重试该任务",
+        "reference {path} was moved or locked since the row was read ({value}): put it back and retry the task",
+    ),
+    "reference_changed": (
+        "参考图 {path} 在读入后被改动，请再次运行该表",
+        "reference {path} has changed since the row was read: run the sheet again",
+    ),
+    "no_host": (
+        "没有图床的 token（SUPERBED_TOKEN），参考图无法发布",
+        "there is no token of an image host (SUPERBED_TOKEN): references can't be published",
+    ),
+    "no_host_token": (
+        "有本地参考图要上传，但没有图床的 token：请设置 SUPERBED_TOKEN（dujiang init），或改用公开网址"
+        "（模型 {models}；i2i-3.0 不需要图床）",
+        "references from files have to be uploaded, and there is no token of an image host: set SUPERBED_TOKEN"
+        " (dujiang init), or use public addresses (model {models}; i2i-3.0 needs no host)",
+    ),
     # -- downloads and the disk --------------------------------------------------------------------------------------
     "download_scheme": (
         "图片地址的协议 {value} 不支持（只支持 http、https 和 data）",

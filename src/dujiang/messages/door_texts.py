@@ -24,6 +24,19 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "help_out": ("输出目录", "Folder for results"),
     "help_name": ("批次名（默认取输入文件名）", "Name of the batch (default: the input's file name)"),
+    "help_refs": (
+        "参考图相对路径的起点（默认输入文件所在的文件夹）",
+        "Where relative paths of references begin (default: the input's folder)",
+    ),
+    "help_log_file": (
+        "日志文件（默认 DUJIANG_HOME/logs/app.log）",
+        "Log file (default: logs/app.log in DUJIANG_HOME)",
+    ),
+    "help_log_json": ("日志用 JSON 行", "Log lines are JSON objects"),
+    "help_log_prompts": (
+        "日志里写出提示词（默认只写哈希）",
+        "Show prompts in the log (otherwise only their hash)",
+    ),
     "help_model": (
         "没有“模型”列时使用的模型：4.0 4.6 3.1 3.0 i2i-3.0",
         "Model of rows that name none: 4.0 4.6 3.1 3.0 i2i-3.0",
@@ -136,6 +149,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "setting_number": ("应为数字", "must be a number"),
     "setting_whole": ("应为整数", "must be a whole number"),
     "setting_text": ("应为文本", "must be text"),
+    "setting_choice": ("可用：{limit}", "must be one of {limit}"),
     "setting_limit": (
         "应写成 fixed:N，N 为 1–10000，例如 fixed:3",
         "must be fixed:N with N from 1 to 10000, as in fixed:3",
@@ -479,6 +493,64 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "downloads_at_once": (
                 "同时下载多少张图片。",
                 "Pictures downloaded at the same time.",
+            ),
+            "log_file": (
+                "日志写到哪里。默认：主目录下的 `logs/app.log`。",
+                "Where the log is written. Default: `logs/app.log` in the home folder.",
+            ),
+            "log_level": (
+                "日志详细程度：`debug` 连每次查询都记。",
+                "How much is logged: `debug` tells every look at a job.",
+            ),
+            "log_json": (
+                "日志行是 JSON 对象，供程序读取。",
+                "Log lines are JSON objects, for programs.",
+            ),
+            "log_prompts": (
+                "日志里写出提示词原文；否则只有哈希。",
+                "Prompts stand in the log as they are; otherwise only their hash does.",
+            ),
+            "superbed_endpoint": (
+                "图床地址，用来发布本地参考图。只有本机可以不用 https。",
+                "Address of the image host that publishes references from files. Without https only on this machine.",
+            ),
+            "superbed_token": (
+                "图床账号的 token；没有它，参考图只能用公开网址。",
+                "Token of the image host's account; without it references must be public addresses.",
+            ),
+            "image_host": (
+                "由谁发布本地参考图：`superbed`、`inline`（放进请求本身，模型支持时）或 `auto`："
+                "有 token 用 superbed，否则 inline。",
+                "Who publishes references from files: `superbed`, `inline` (they go into the request, where the model "
+                "takes that),\nor `auto`: superbed where there is a token, else inline.",
+            ),
+            "uploads_at_once": (
+                "同时上传多少张图片（所有程序合计）。",
+                "Pictures uploaded at the same time, of all programs together.",
+            ),
+            "prepare_ahead": (
+                "每个模型最多提前为多少个任务发布参考图。",
+                "Tasks of a model whose references are published before there is a slot for them.",
+            ),
+            "reference_good_for": (
+                "上传后的链接多少秒内不再检查就直接使用。",
+                "Seconds for which an uploaded picture's link is used without a look at it.",
+            ),
+            "superbed_retries": (
+                "一次上传失败后再试几次，然后图床休息。",
+                "Further tries of an upload before the image host rests.",
+            ),
+            "superbed_backoff": (
+                "上传重试的首次等待秒数，逐次加倍。",
+                "First wait between tries of an upload, in seconds; doubles.",
+            ),
+            "superbed_backoff_max": (
+                "上传重试的最长等待秒数。",
+                "Longest wait between tries of an upload, in seconds.",
+            ),
+            "upload_timeout": (
+                "上传必须在多少秒内得到应答。",
+                "Seconds in which an upload must be answered.",
             ),
             "lang": (
                 "界面语言：`zh` 或 `en`。默认随系统。",

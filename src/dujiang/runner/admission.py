@@ -1,6 +1,6 @@
 """Which lanes may take work of a batch, with which limit and key. The engine does the rest in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dujiang.domain.accounts import Account, Key, Lane
@@ -8,7 +8,7 @@ from dujiang.domain.errors import AccountRefused
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.requests import ModelSpec
 from dujiang.domain.task import Attempt, Task
-from dujiang.ports import Engine, Offer, Turn, Worker
+from dujiang.ports import Ahead, Engine, Offer, Turn, Worker
 from dujiang.runner.lane_times import LaneTimes
 
 
@@ -34,6 +34,9 @@ class Admission:
         accounts: Sequence[Account],
         limits: LimitSettings,
         times: LaneTimes,
+        *,
+        prepare_ahead: int = 32,
+        uploads_at_once: int = 3,
     ) -> None:
         self._engine = engine
         self._endpoint = endpoint
@@ -41,6 +44,8 @@ class Admission:
         self._accounts = accounts
         self._limits = limits
         self._times = times
+        self._prepare_ahead = prepare_ahead
+        self._uploads_at_once = uploads_at_once
         self.lanes: dict[int, tuple[Lane, Account, FixedLimit]] = {}
 
     async def open_lanes(self, set_limit: FixedLimit | None = None) -> None:
@@ -71,6 +76,16 @@ class Admission:
             for lane, account, limit in self.lanes.values()
         ]
         return await self._engine.claim(worker, offers, batch_id)
+
+    def limit_of(self, req_keys: Collection[str]) -> int:
+        """Jobs at once of these products, of all accounts together."""
+        return sum(limit.slots for lane, _, limit in self.lanes.values() if lane.req_key in req_keys)
+
+    def ahead(self, host: str) -> Ahead:
+        """How far references may be published ahead of the slots: always enough to fill every lane once more."""
+        req_keys = sorted({lane.req_key for lane, _, _ in self.lanes.values()})
+        widest = max((limit.slots for _, _, limit in self.lanes.values()), default=0)
+        return Ahead(max(self._prepare_ahead, widest), self._uploads_at_once, req_keys, host)
 
     def reaches(self, attempt: Attempt) -> bool:
         """Whether its job can be looked at from here: only where, and with the account that, it was submitted."""

@@ -1,4 +1,4 @@
-"""From rows of an input to tasks, or to everything that is wrong with them. Nothing here touches a network or a disk.
+"""From rows of an input to tasks, or to everything that is wrong with them. Nothing here touches a network.
 
 A row is known by its `id`, or by the hash of its request and an ordinal among equal rows: so a sheet may be sorted,
 extended or run again, and only what is new is asked for.
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from dujiang.domain.names import collision_key, safe_stem
+from dujiang.domain.pictures import Flaw, Reference
 from dujiang.domain.requests import ModelSpec, Number, Problem, Request
 from dujiang.domain.rows import InputError, RawRow
 from dujiang.messages import text
@@ -35,10 +36,11 @@ def described(problem: Problem) -> str:
 class _Cells:
     """What a row gives, under known names; collects what is wrong with it."""
 
-    def __init__(self, row: RawRow, columns: Columns) -> None:
+    def __init__(self, row: RawRow, columns: Columns, read: Callable[[str], Reference | Flaw]) -> None:
         self.row = row
         self.columns = columns
         self.problems: list[Problem] = []
+        self._read = read
         values = row.values
         self.given = {name: value for name, key in columns.known.items() if is_given(value := values[key])}
 
@@ -67,13 +69,15 @@ class _Cells:
         names = self.columns.parameters
         return {name: value for name, value in self.given.items() if name in names}
 
-    def references(self) -> list[str]:
+    def references(self) -> list[Reference]:
         """The references, from a list or from text divided by `|` or line ends."""
         value = self.given.get("refs")
         if value is None:
             return []
         parts = value if isinstance(value, list) else str(value).replace("\n", "|").split("|")
-        return [part for part in (str(part).strip() for part in parts) if part]
+        found = [self._read(part) for part in (str(part).strip() for part in parts) if part]
+        self.problems += [Problem(one.code, "refs", one.value, one.limit) for one in found if isinstance(one, Flaw)]
+        return [one for one in found if not isinstance(one, Flaw)]
 
 
 def is_given(value: object) -> bool:
@@ -82,7 +86,10 @@ def is_given(value: object) -> bool:
 
 
 class Intake:
-    """Reads one input. After it was read, `ignored` and `batches` say what else was seen in it."""
+    """Reads one input. After it was read, `ignored` and `batches` say what else was seen in it.
+
+    `read_reference` finds the picture that a cell means; it is the one thing here that may touch the disk.
+    """
 
     def __init__(
         self,
@@ -91,11 +98,13 @@ class Intake:
         *,
         model_named: Callable[[str], ModelSpec | None] | None = None,
         priority: int = 0,
+        read_reference: Callable[[str], Reference | Flaw] = lambda written: written,
     ) -> None:
         self._models = models
         self._default_model = default_model
         self._model_named = model_named or models.get
         self._priority = priority
+        self._read_reference = read_reference
         self._parameters = frozenset(name for spec in models.values() for name in spec.parameters)
         self._layouts: dict[tuple[str, ...], Columns] = {}
         self._sizes: dict[tuple[str, str, tuple[str, ...], str], Meaning] = {}
@@ -129,7 +138,7 @@ class Intake:
         self._position = first
         if row.problems:
             return [], list(row.problems)
-        cells = _Cells(row, self._columns(row))
+        cells = _Cells(row, self._columns(row), self._read_reference)
         count = cells.number("count", COUNT, 1)
         self._position += count - 1
         priority = cells.number("priority", PRIORITY, self._priority)
@@ -176,8 +185,11 @@ class Intake:
             added, problems = self._size(cells, parameters, spec)
             parameters.update(added)
             cells.problems += problems
-        request, flaws = spec.checked(prompt, parameters, cells.references())
-        cells.problems += flaws
+        before = len(cells.problems)
+        references = cells.references()
+        request, flaws = spec.checked(prompt, parameters, references)
+        unreadable = len(cells.problems) > before  # then their number says nothing
+        cells.problems += [flaw for flaw in flaws if not (unreadable and flaw.code == "references_count")]
         return spec, request
 
     def _size(self, cells: _Cells, parameters: Mapping[str, object], spec: ModelSpec) -> Meaning:

@@ -1,7 +1,7 @@
 """How a batch is doing, for whoever watches: counts, slots, why the rest waits, pace, and time left."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,8 +92,8 @@ class Progress:
         counts = await self._engine.counts(self._batch.id)
         around = await self._around()
         lanes = [lane for lane in around.lanes if lane.req_key in self._req_keys]
-        waiting = any(counts.get(state) for state in WAITING)
-        why = await self._why(around) if waiting else disk_reason(around)
+        waiting = [state for state in WAITING if counts.get(state)]
+        why = await self._why(around, waiting) if waiting else disk_reason(around)
         done = sum(counts.get(state, 0) for state in FINAL)
         now = self._clock.elapsed()
         tasks, images = self._tasks.seen(now, done), self._images.seen(now, self._images_saved())
@@ -117,8 +117,10 @@ class Progress:
         rests = await self._engine.rests()
         return Surroundings(views, rests, True, self._clock.now(), clock_time, self._tries)
 
-    async def _why(self, around: Surroundings) -> str | None:
+    async def _why(self, around: Surroundings, states: Sequence[State]) -> str | None:
         batch = await self._engine.batch(self._batch.id)
         paused = batch is not None and batch.paused
-        reasons = {reason(State.READY, req_key, paused=paused, around=around) for req_key in self._req_keys}
+        reasons = {
+            reason(state, req_key, paused=paused, around=around) for req_key in self._req_keys for state in states
+        }
         return "; ".join(sorted(found for found in reasons if found)) or None

@@ -15,6 +15,8 @@ from dujiang.domain.lifecycle import (
     Accepted,
     Event,
     Failed,
+    LinkRefused,
+    Postponed,
     Prepared,
     PutBack,
     Rendered,
@@ -27,9 +29,11 @@ from dujiang.domain.lifecycle import (
 from dujiang.domain.rests import RestOrder, RestRule, Subject
 from dujiang.domain.retry import LookHistory, RetryRules, Verdict, after_look, after_submit
 from dujiang.domain.task import Task
-from dujiang.ports import Clock, Engine, ImageStore, Look, Provider, ReferenceCheck, Worker
+from dujiang.ports import Clock, Engine, ImageStore, Look, Provider, Worker
 from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacer, Watch
+from dujiang.runner.references import References
+from dujiang.runner.telling import Teller
 
 DOWNLOADS_BEFORE_NEW_URLS: Final = 5
 RECORD_LIVES_S: Final = 12 * 3600.0  # the vendor's own time, so it is never scaled
@@ -45,8 +49,9 @@ class Neighbours:
     engine: Engine
     provider: Provider
     store: ImageStore
-    references: ReferenceCheck
+    references: References
     clock: Clock
+    tell: Teller
     rules: RetryRules
     times: LaneTimes
     keys: Callable[[Task], Key]
@@ -81,15 +86,22 @@ class RunTask:
         """How often a task's addresses were dead."""
         self.hearing = Hearing()
 
+    @property
+    def host_name(self) -> str:
+        """Who publishes references, as it rests."""
+        return self._with.references.host_name
+
     async def steps(self, task: Task) -> AsyncIterator[Task]:
         """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over."""
         try:
             while task.can_go_on:
                 verdict = await self._next(task)
                 try:
-                    task = await self._recorded(task, verdict)
+                    moved = await self._recorded(task, verdict)
                 except errors.StaleTask:
                     return
+                await self._told(task, verdict, moved)
+                task = moved
                 yield task
         finally:
             self._rounds.pop(task.id, None)
@@ -108,6 +120,11 @@ class RunTask:
                     told = f"{error.message}; not written down: task {task.id} is job {verdict.event.job_id}"
                     raise errors.StoreError(told, why=error.why) from error
                 await self._with.clock.sleep(passing_wait_s(tries, self._with.clock))
+
+    async def _told(self, before: Task, verdict: Verdict, after: Task) -> None:
+        self._with.tell.recorded(before, verdict.event, after)
+        if verdict.rest is not None:
+            self._with.tell.rests(verdict.rest, await self._with.engine.rests())
 
     async def _next(self, task: Task) -> Verdict:
         match task.state:
@@ -136,22 +153,29 @@ class RunTask:
     # -- before the vendor
 
     async def _prepare(self, task: Task) -> Verdict:
-        """References are public addresses: see that they can be fetched, as the vendor will."""
-        links = task.request.references
+        """Publish what the request refers to. No fault of a host, the network or the disk is the task's."""
         try:
-            missing = await self._with.references.missing(links)
-        except errors.EndpointDown as error:
-            return Verdict(PutBack(error.code, error.message))
-        if missing is not None:
-            return Verdict(Failed("link", missing))
-        return Verdict(Prepared(links))
+            links = await self._with.references.prepare(task, doubted=task.link_checks > 0)
+        except (errors.HostError, errors.PictureUnfit, errors.EndpointDown) as error:
+            return self._with.references.verdict(error)
+        except errors.StoreError as error:
+            return Verdict(PutBack(error.code, error.message), disk_rest(error, self._with.clock))
+        return Verdict(Failed("link", links) if isinstance(links, str) else Prepared(links))
 
     async def _submit(self, task: Task) -> Verdict:
         """The one moment that costs money: the attempt and its slot are on disk, and nothing is repeated here."""
         assert task.attempt is not None, "claimed with an attempt"
-        links = task.references or task.request.references
+        gone = await self._with.references.gone(task)
+        if gone is not None:
+            return Verdict(LinkRefused(gone))  # nothing was sent: it is published again
         try:
+            links = await self._with.references.for_submit(task)
+            self._with.tell.submitting(task)
             job = await self._with.provider.submit(task.request, links, self._with.keys(task))
+        except errors.PictureUnfit as error:
+            return Verdict(Failed(error.code, error.message))
+        except errors.StoreError as error:  # a picture that goes inline could not be read: nothing was sent
+            return Verdict(Postponed(error.code, error.message), disk_rest(error, self._with.clock))
         except errors.ProviderError as error:
             slot_for_s = self._with.times.ceiling_s(task.attempt.lane_id)
             return after_submit(error, task, self._with.rules, slot_for_s=slot_for_s)
@@ -183,7 +207,7 @@ class RunTask:
         for number, url in enumerate(task.image_urls, start=1):
             stem = task.name if len(task.image_urls) == 1 else f"{task.name}-{number}"
             try:
-                files.append(await self._save(url, folder, stem))
+                files.append(await self._save(task, url, folder, stem))
             except errors.DownloadError as error:
                 return await self._without_url(task, error)
         return Saved(tuple(files))
@@ -200,7 +224,7 @@ class RunTask:
         await self._with.clock.sleep(passing_wait_s(rounds - 1, self._with.clock))
         return UrlsGone()
 
-    async def _save(self, url: str, folder: Path, stem: str) -> StoredFile:
+    async def _save(self, task: Task, url: str, folder: Path, stem: str) -> StoredFile:
         tries = 0
         disk_refused = False
         while True:
@@ -208,11 +232,13 @@ class RunTask:
                 stored = await self._with.store.save(url, folder, stem)
             except errors.UrlGone:
                 raise
-            except errors.DownloadError:
+            except errors.DownloadError as error:
                 tries += 1
                 if tries == DOWNLOADS_BEFORE_NEW_URLS:
                     raise
-                await self._with.clock.sleep(passing_wait_s(tries, self._with.clock))
+                wait_s = passing_wait_s(tries, self._with.clock)
+                self._with.tell.download_failed(task, error.message, tries, DOWNLOADS_BEFORE_NEW_URLS - 1, wait_s)
+                await self._with.clock.sleep(wait_s)
             except errors.StoreError as error:
                 disk_refused = True
                 await self._with.engine.rest(disk_rest(error, self._with.clock))
@@ -260,6 +286,7 @@ class _Watching:
                 return event
 
     async def _seen(self, look: Look) -> Event | None:
+        self._with.tell.looked(self._task, "done" if look.urls else "in_queue" if look.queued else "generating")
         if look.urls is not None:
             return Rendered(look.urls, self._run_s())
         self._history.clear()
@@ -310,7 +337,9 @@ class _Watching:
             silent_s = self._with.clock.elapsed() - self._answered_at
             ceiling_s = self._with.times.ceiling_s(self._attempt.lane_id)
             await self._with.engine.hold_slot(self._task, max(0.0, ceiling_s - silent_s))
-        await self._with.clock.sleep(passing_wait_s(self._failed_looks, self._with.clock))
+        wait_s = passing_wait_s(self._failed_looks, self._with.clock)
+        self._with.tell.look_failed(self._task, error.message, self._failed_looks, wait_s)
+        await self._with.clock.sleep(wait_s)
 
 
 def passing_wait_s(times: int, clock: Clock) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -13,16 +13,18 @@ from dujiang.domain.errors import ProvenUncharged, ProviderError, StaleTask, Sto
 from dujiang.domain.lifecycle import AT_VENDOR, AWAITING_DECISION, FINAL, State
 from dujiang.domain.rests import Subject
 from dujiang.domain.task import Task
-from dujiang.ports import Clock, Engine, Provider
+from dujiang.ports import Clock, Engine, Log, Provider, Turn
 from dujiang.runner.admission import Admission
 from dujiang.runner.clock import wait_for
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.rescuer import Rescuer
 from dujiang.runner.run_task import RunTask
+from dujiang.runner.telling import Flow
 
 LOOK_AROUND_EVERY_S: Final = 1.0  # for what other programs changed: pauses, cancels, decisions, new rows
 RESCUE_EVERY_S: Final = 10.0
 FIRST_ANSWER_WITHIN_S: Final = 30.0
+NOTHING: Final = Turn([], None)
 
 
 class RunEnd(StrEnum):
@@ -66,7 +68,9 @@ class BatchWorker:
         rescuer: Rescuer,
         run_task: RunTask,
         presence: LockedPresence,
+        log: Log,
     ) -> None:
+        self._log = log
         self._engine = engine
         self._provider = provider
         self._clock = clock
@@ -80,10 +84,14 @@ class BatchWorker:
         self._fault: Exception | None = None
         self._cancels_asked: set[int] = set()
         self._first = FirstAnswer()
+        self._without_host_since: float | None = None
+        self._products: frozenset[str] = frozenset()
+        """Of the batch's tasks: the lanes that its limit is made of."""
         self._stopping = False
         self._quick = False
         self._leaving = False
         self._main: asyncio.Task[object] | None = None
+        self._flow = Flow(log, "")
         self.images_saved = 0
         """Pictures that this worker has brought home."""
         self.give_up_after_s: float | None = None
@@ -133,7 +141,9 @@ class BatchWorker:
 
     async def _run_safely(self, batch: Batch) -> RunEnd:
         try:
-            return await self._run(batch)
+            end = await self._run(batch)
+            self._flow.ended(end.value, (await self._engine.counts(batch.id)).get(State.IN_DOUBT, 0))
+            return end
         except Exception:
             self.stop(quick=True)  # a submit that is cut off would be in doubt
             await asyncio.gather(*self._running, return_exceptions=True)
@@ -144,27 +154,45 @@ class BatchWorker:
         await self._engine.changed_elsewhere()  # from here on
         await self._engine.shorten_waits()
         await self._forget_rests()
+        await self._begin_story(batch)
         await self._rescue(batch)
         rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
         while True:
             self._wake.clear()
-            due_s = None if self._stopping else await self._fill(batch)
+            turn = NOTHING if self._stopping else await self._fill(batch)
             if not self._running and (end := await self._end(batch)):
                 return end
-            if end := await self._never_answered(started):
+            if end := await self._never_answered(started) or await self._no_host(turn):
                 return end
             if self._clock.elapsed() >= rescue_at:
                 await self._rescue(batch)
                 rescue_at = self._clock.elapsed() + self._clock.scaled(RESCUE_EVERY_S)
-            due_at = inf if due_s is None else self._clock.elapsed() + due_s
+            due_at = inf if turn.due_in_s is None else self._clock.elapsed() + turn.due_in_s
             await self._wait(batch, min(due_at, rescue_at))
             self._raise_fault()
 
-    async def _fill(self, batch: Batch) -> float | None:
+    async def _begin_story(self, batch: Batch) -> None:
+        """What there is to do, and under which limit."""
+        counts = await self._engine.counts(batch.id)
+        self._products = await self._engine.products(batch.id)
+        unfinished = sum(count for state, count in counts.items() if state not in FINAL | AWAITING_DECISION)
+        self._flow = Flow(self._log, batch.id)
+        self._flow.started(unfinished, self._admission.limit_of(self._products))
+
+    async def _fill(self, batch: Batch) -> Turn:
+        """Submit what finds a slot, and publish what will need one."""
         turn = await self._admission.turn(self._presence.worker, batch.id)
         for task in turn.tasks:
             self._carry(task)
-        return turn.due_in_s
+        self._flow.filled(turn, self._admission.limit_of(self._products))
+        if State.QUEUED not in turn.waiting:
+            return turn
+        ahead = self._admission.ahead(self._run_task.host_name)
+        prepared = await self._engine.claim_preparation(self._presence.worker, batch.id, ahead)
+        for task in prepared.tasks:
+            self._carry(task)
+        due = [due_s for due_s in (turn.due_in_s, prepared.due_in_s) if due_s is not None]
+        return replace(turn, due_in_s=min(due, default=None))
 
     async def _wait(self, batch: Batch, until: float) -> None:
         """Until something happens here, `until` has come, or another program changed something."""
@@ -186,7 +214,11 @@ class BatchWorker:
         refused = {(Subject.LANE, str(lane.id)) for lane in lanes}  # this model, to this account
         for rest in await self._engine.rests():
             this = (rest.subject, rest.key)
-            if rest.subject is Subject.DISK or this in asked or (this in refused and rest.code == "account"):
+            if (
+                rest.subject in {Subject.DISK, Subject.HOST}
+                or this in asked
+                or (this in refused and rest.code == "account")
+            ):
                 await self._engine.end_rest(*this)
 
     # -- carrying
@@ -194,6 +226,7 @@ class BatchWorker:
     def _carry(self, task: Task) -> None:
         """Begin with a task that the engine has just given to this worker."""
         if task.can_go_on:
+            self._flow.begun(task)
             self._begin(self._carrying(task), task)
 
     def _begin(self, doing: Coroutine[object, object, None], task: Task) -> None:
@@ -221,6 +254,7 @@ class BatchWorker:
             looked = task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking
             task = moved
             self._running[this] = moved.state
+            self._flow.moved(moved)
             self.images_saved += len(moved.files)
             # Its slot is free, long before its pictures are here; or whatever rested answers again.
             if moved.state not in AT_VENDOR or looked:
@@ -235,13 +269,13 @@ class BatchWorker:
     async def _rescue(self, batch: Batch) -> None:
         """Adopt and go on before anything new is submitted; and what else is worth a look now and then."""
         if not self._stopping:
-            for task in await self._rescuer.adopt_all():
+            adopted = await self._rescuer.adopt_all()
+            if adopted:
+                self._log.tell("tasks_adopted", count=len(adopted))
+            for task in adopted:
                 self._carry(task)
         await self._cancel_asked()
         await self._decide(batch)
-        if not self._stopping:  # references whose check was put off
-            for task in await self._engine.claim_preparation(self._presence.worker, batch.id, at_most=8):
-                self._carry(task)
 
     # -- decisions and wishes
 
@@ -328,6 +362,22 @@ class BatchWorker:
         if trouble == "account" and await self._all_accounts_rest():
             return end
         return end if self._clock.elapsed() - started > self._clock.scaled(FIRST_ANSWER_WITHIN_S) else None
+
+    async def _no_host(self, turn: Turn) -> RunEnd | None:
+        """Nothing is left but tasks whose references no host takes: its account is refused, or it is away for long."""
+        rest = None
+        if turn.waiting and turn.waiting <= {State.QUEUED, State.PREPARING}:
+            hosts = (rest for rest in await self._engine.rests() if rest.subject is Subject.HOST)
+            rest = next(hosts, None)
+        if rest is None or any(state in AT_VENDOR for state in self._running.values()):
+            self._without_host_since = None
+            return None
+        if rest.code == "host_account" and not self._running:
+            return RunEnd.CREDENTIALS
+        now = self._clock.elapsed()
+        self._without_host_since = since = self._without_host_since or now
+        gives_up = self.give_up_after_s is not None and now - since > self._clock.scaled(self.give_up_after_s)
+        return RunEnd.UNREACHABLE if gives_up and not self._running else None
 
     async def _all_accounts_rest(self) -> bool:
         rests = await self._engine.rests()

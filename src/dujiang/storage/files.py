@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, ParamSpec, TypeVar
 import httpx2
 import stamina
 
+from dujiang.connections import DIRECT
 from dujiang.domain.errors import DownloadError, UrlGone
 from dujiang.domain.lifecycle import StoredFile
 from dujiang.messages import text
@@ -25,7 +26,6 @@ from dujiang.storage.parts import Part, remove_leftovers
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-DIRECT: Final = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}  # never through a proxy
 HOP_BYTES: Final = 256 * 1024  # large enough to make hops rare, small enough that many downloads need little memory
 GONE: Final = frozenset({403, 404, 410})  # how expired and signed-for-another-time addresses are answered
 

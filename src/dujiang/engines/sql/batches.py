@@ -11,9 +11,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from dujiang.domain.batch import Batch
 from dujiang.domain.lifecycle import FINAL, HELD, TRANSITIONS, Cancelled, CancelRequested, State
 from dujiang.domain.names import collision_key
+from dujiang.domain.requests import Request
 from dujiang.domain.task import Task
 from dujiang.engines.sql.records import note, record
-from dujiang.engines.sql.rows import TASK_ROWS, batch_of, event_text, request_text, task_of
+from dujiang.engines.sql.rows import TASK_ROWS, batch_of, event_text, request_of, request_text, task_of
 from dujiang.engines.sql.schema import batches, events, tasks
 from dujiang.ports import Added, NewTask
 
@@ -24,14 +25,12 @@ _RUNNING: Final = tuple(sorted(s.value for s in State if s not in FINAL and s.va
 _PAGE: Final = 500  # values in one IN list
 _INSERT: Final = sa.insert(tasks).values(
     {name: sa.bindparam(name) for name in ("batch_id", "row", "revision", "digest", "position", "name")}
-    | {name: sa.bindparam(name) for name in ("name_key", "req_key", "request", "priority", "retry_of")}
+    | {name: sa.bindparam(name) for name in ("name_key", "req_key", "request", "priority", "retry_of", "state")}
     | dict.fromkeys(("version", "attempt", "tries", "fresh_submits", "link_checks"), sa.literal_column("0"))
     | {
         "policy_resubmits": sa.literal_column("0"),
         "newest": sa.true(),
         "cancel_requested": sa.false(),
-        # References are public addresses: there is nothing to publish.
-        "state": sa.literal_column(f"'{State.READY.value}'"),
         "created_at": sa.bindparam("now"),
         "updated_at": sa.bindparam("now"),
     }
@@ -136,8 +135,14 @@ def _values(batch_id: str, row: NewTask, revision: int, name: str, now: float) -
         "request": request_text(row.request),
         "priority": row.priority,
         "retry_of": None,
+        "state": _first_state(row.request),
         "now": now,
     }
+
+
+def _first_state(request: Request) -> str:
+    """A task whose references are public links, or that has none, has nothing to publish."""
+    return State.QUEUED.value if request.local_pictures else State.READY.value
 
 
 def retry(connection: sa.Connection, task_ids: Sequence[int], now: float, *, again: bool) -> list[int]:
@@ -155,7 +160,7 @@ def retry(connection: sa.Connection, task_ids: Sequence[int], now: float, *, aga
     values = [
         {name: old[name] for name in kept}
         | {"revision": old["revision"] + 1, "name": _again_name(old), "retry_of": old["id"], "now": now}
-        | {"name_key": collision_key(_again_name(old))}
+        | {"name_key": collision_key(_again_name(old)), "state": _first_state(request_of(old["request"]))}
         for old in found
     ]
     return list(connection.execute(_INSERT.returning(tasks.c.id, sort_by_parameter_order=True), values).scalars())

@@ -12,10 +12,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from dujiang.domain.errors import StaleTask
-from dujiang.domain.lifecycle import Claimed, PreparationStarted, State
+from dujiang.domain.lifecycle import Claimed, State
 from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
-from dujiang.engines.sql.records import note, record, subjects
+from dujiang.engines.sql.records import note, subjects
 from dujiang.engines.sql.rows import TASK_ROWS, rest_of, task_of
 from dujiang.engines.sql.schema import attempts, batches, lanes, rests, tasks
 from dujiang.ports import Offer, Turn, Worker
@@ -66,6 +66,13 @@ _SHORTEN: Final = (
     )
     .values(slot_until=sa.bindparam("now") + attempts.c.slot_for_s)
 )
+_WAITING_STATES: Final = (State.QUEUED, State.PREPARING, State.READY)
+_WAITING: Final = sa.select(
+    *(
+        sa.exists().where(tasks.c.batch_id == sa.bindparam("batch"), tasks.c.state == state.value).label(state.value)
+        for state in _WAITING_STATES
+    )
+)
 _PAUSED: Final = sa.select(batches.c.paused).where(batches.c.id == sa.bindparam("batch"))
 
 
@@ -84,7 +91,9 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
             _HEAD, {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": wanted}
         ).mappings()
         claimed += [_take(connection, task_of(row), offer, worker, now, looking=looking) for row in rows.all()]
-    return Turn(claimed, min(due) if due else None)
+    found = connection.execute(_WAITING, {"batch": batch_id}).one()
+    waiting = frozenset(state for state, is_there in zip(_WAITING_STATES, found, strict=True) if is_there)
+    return Turn(claimed, min(due) if due else None, waiting)
 
 
 def _shortened(connection: sa.Connection, rest: Rest, now: float) -> Rest:
@@ -180,15 +189,3 @@ def _attempt_row(task: Task, number: int, offer: Offer, worker: Worker, now: flo
         "outcome": Outcome.OPEN.value,
         "images": task.request.images,
     }
-
-
-def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, at_most: int, now: float) -> list[Task]:
-    """Queued tasks whose references are to be published, from the head of the line."""
-    if connection.execute(_PAUSED, {"batch": batch_id}).scalar():
-        return []
-    rows = connection.execute(
-        TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state == State.QUEUED.value)
-        .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
-        .limit(at_most)
-    ).mappings()
-    return [record(connection, task_of(row), PreparationStarted(), now=now, owner=worker.id) for row in rows.all()]

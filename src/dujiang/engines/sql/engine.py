@@ -12,15 +12,16 @@ from dujiang.domain.batch import Batch
 from dujiang.domain.errors import StaleTask
 from dujiang.domain.lifecycle import FINAL, Event, Orphaned, State
 from dujiang.domain.limits import FixedLimit
+from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import claims, lanes, records
+from dujiang.engines.sql import claims, lanes, preparation, records
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
 from dujiang.engines.sql.writer import Writer, store_error
-from dujiang.ports import Added, Clock, LaneUse, NewTask, Offer, Turn, Worker
+from dujiang.ports import Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
 
@@ -86,6 +87,11 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._read(lambda connection: batch_changes.counts(connection, batch_id))
 
+    async def products(self, batch_id: str) -> frozenset[str]:
+        """See `ports.Engine`."""
+        query = sa.select(tasks.c.req_key).where(tasks.c.batch_id == batch_id, tasks.c.newest).distinct()
+        return frozenset(await self._read(lambda connection: connection.execute(query).scalars().all()))
+
     # -- lanes and rests
 
     async def lane(self, endpoint: str, account: Account, req_key: str) -> Lane:
@@ -131,11 +137,23 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._change(lambda connection, now: claims.claim(connection, worker, offers, batch_id, now))
 
-    async def claim_preparation(self, worker: Worker, batch_id: str, at_most: int) -> list[Task]:
+    async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
         """See `ports.Engine`."""
         return await self._change(
-            lambda connection, now: claims.claim_preparation(connection, worker, batch_id, at_most, now)
+            lambda connection, now: preparation.claim_preparation(connection, worker, batch_id, ahead, now)
         )
+
+    async def published(self, sha256s: Sequence[str], host: str) -> Mapping[str, Published]:
+        """See `ports.Engine`."""
+        return await self._read(lambda connection: preparation.published(connection, sha256s, host))
+
+    async def publish(self, picture: LocalPicture, host: str, url: str) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, now: preparation.publish(connection, picture, host, url, now))
+
+    async def confirm(self, picture: LocalPicture, host: str, *, there: bool) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, now: preparation.confirm(connection, picture, host, now, there=there))
 
     async def record(
         self, task: Task, event: Event, rest: RestOrder | None = None, worker: Worker | None = None

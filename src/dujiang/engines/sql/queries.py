@@ -11,8 +11,8 @@ from dujiang.domain.batch import batch_state
 from dujiang.domain.lifecycle import State
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql.batches import counts
-from dujiang.engines.sql.rows import TASK_ROWS
-from dujiang.engines.sql.schema import attempts, batches, events, tasks
+from dujiang.engines.sql.rows import TASK_ROWS, request_of
+from dujiang.engines.sql.schema import attempts, batches, events, references, tasks
 
 PAGE: Final = 50
 
@@ -48,7 +48,18 @@ def list_tasks(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, 
         query = query.where(tasks.c.state.in_([state.value for state in wanted.states]))
     if wanted.code is not None:
         query = query.where(tasks.c.error_code == wanted.code)
-    return [_shown(row) for row in connection.execute(query).mappings()]
+    return _with_uploads(connection, [_shown(row) for row in connection.execute(query).mappings()])
+
+
+def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tasks whose references are not all published say how many are, under `published`."""
+    wanted = [task for task in found if task["state"] in {State.QUEUED.value, State.PREPARING.value}]
+    contents = {content for task in wanted for content in task["contents"]}
+    query = sa.select(references.c.sha256).where(references.c.sha256.in_(sorted(contents)))
+    known = set(connection.execute(query).scalars()) if contents else set()
+    for task in wanted:
+        task["published"] = (sum(content in known for content in task["contents"]), len(task["contents"]))
+    return found
 
 
 def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
@@ -61,7 +72,7 @@ def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
         return None
     happened = connection.execute(sa.select(events).where(events.c.task_id == task_id).order_by(events.c.id))
     tried = connection.execute(sa.select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.number))
-    return _shown(row) | {
+    return _with_uploads(connection, [_shown(row)])[0] | {
         "attempts": [_attempt(row) for row in tried.mappings()],
         "events": [
             {"at": row["at"], "type": row["type"], "state": row["state"], "attempt": row["attempt"]}
@@ -72,7 +83,7 @@ def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
 
 
 def _shown(row: Any) -> dict[str, Any]:
-    request = json.loads(row["request"])
+    request = request_of(row["request"])
     return {
         "id": row["id"],
         "batch": row["batch"],
@@ -80,10 +91,10 @@ def _shown(row: Any) -> dict[str, Any]:
         "row": row["row"],
         "state": row["state"],
         "reason": None,
-        "prompt": request["prompt"],
-        "model": request["model"],
-        "parameters": request["parameters"],
-        "refs": request["references"],
+        "prompt": request.prompt,
+        "model": request.model,
+        "parameters": dict(request.parameters),
+        "refs": request.places,
         "attempt": row["attempt"],
         "account": row["account"],
         "lane": f"{row['account']}/{row['req_key']}" if row["account"] else None,
@@ -100,6 +111,8 @@ def _shown(row: Any) -> dict[str, Any]:
         "files": json.loads(row["files"] or "[]"),
         "req_key": row["req_key"],
         "paused": bool(row["paused"]),
+        "contents": [picture.sha256 for picture in request.local_pictures],
+        "published": None,
     }
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from dujiang.domain.batch import Batch, OnDoubt
 from dujiang.domain.lifecycle import Event, State, StoredFile
+from dujiang.domain.pictures import LocalPicture, Reference
 from dujiang.domain.requests import Request
 from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import Attempt, Outcome, Task
@@ -53,7 +54,7 @@ def request_text(request: Request) -> str:
             "model": request.model,
             "prompt": request.prompt,
             "parameters": dict(request.parameters),
-            "references": request.references,
+            "references": [one if isinstance(one, str) else asdict(one) for one in request.references],
             "images": request.images,
         }
     )
@@ -62,9 +63,12 @@ def request_text(request: Request) -> str:
 def request_of(stored: str) -> Request:
     """The request that `request_text` stored."""
     value = json.loads(stored)
-    return Request(
-        value["model"], value["prompt"], value["parameters"], tuple(value["references"]), int(value["images"])
-    )
+    references = tuple(_reference_of(one) for one in value["references"])
+    return Request(value["model"], value["prompt"], value["parameters"], references, int(value["images"]))
+
+
+def _reference_of(stored: Any) -> Reference:
+    return stored if isinstance(stored, str) else LocalPicture(**stored)
 
 
 def task_of(row: StoredRow) -> Task:

@@ -7,12 +7,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from dujiang.domain.lifecycle import HELD
+from dujiang.domain.lifecycle import HELD, State
 
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 
 batches: Final = sa.Table(
     "batches",
@@ -81,6 +81,21 @@ sa.Index(  # who holds what, and what nobody holds although somebody should
     tasks.c.owner,
     sqlite_where=IS_HELD,
     postgresql_where=IS_HELD,
+)
+
+# Ready, with references that were published for it: what `prepare_ahead` counts.
+IS_PREPARED: Final = sa.and_(
+    tasks.c.state == sa.literal_column(f"'{State.READY.value}'"), tasks.c.references.is_not(None)
+)
+sa.Index(
+    "ix_tasks_prepared",
+    tasks.c.batch_id,
+    tasks.c.req_key,
+    tasks.c.priority.desc(),
+    tasks.c.position,
+    tasks.c.id,
+    sqlite_where=IS_PREPARED,
+    postgresql_where=IS_PREPARED,
 )
 
 sa.Index("ix_tasks_names", tasks.c.batch_id, tasks.c.name_key)

@@ -6,6 +6,7 @@ A model is asked for by a short name (`4.0`); the vendor's own `req_key` and som
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dujiang.domain.pictures import MEGABYTE, PictureRules
 from dujiang.domain.requests import ModelSpec, Number, Parameter, Problem, Rule, Truth, Value
 
 DEFAULT_MODEL: Final = "4.0"
@@ -88,6 +89,7 @@ def _fourth_generation(name: str, req_key: str, references_max: int, scale: Numb
             "max_ratio": ratio,
         },
         references_max=references_max,
+        pictures=PictureRules(15 * MEGABYTE, narrowest=3),
         rules=(sides_together, area_between(1024, 4096), ratios_in_order),
         defaults={"force_single": True},  # the vendor's own default makes, and bills, up to 15 pictures
         yuan_per_image=yuan,
@@ -122,6 +124,8 @@ _SPECS: Final = (
         },
         references_min=1,
         references_max=1,
+        pictures=PictureRules(int(4.7 * MEGABYTE), max_area=4096**2),
+        takes_inline=True,
         rules=(sides_together,),
     ),
 )

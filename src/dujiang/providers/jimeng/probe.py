@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import httpx2
 
+from dujiang.connections import endpoint_url, open_client
 from dujiang.domain import errors
 from dujiang.domain.accounts import Account
 from dujiang.ports import Clock
-from dujiang.providers.jimeng.connections import endpoint_url, open_client
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.providers.jimeng.provider import JimengProvider
 

@@ -16,6 +16,7 @@ import httpx2
 import stamina
 
 from dujiang import __version__
+from dujiang.connections import endpoint_url, failure_told, open_client
 from dujiang.domain.accounts import Key
 from dujiang.domain.errors import (
     AccountRefused,
@@ -30,7 +31,7 @@ from dujiang.domain.requests import ModelSpec, Request
 from dujiang.ports import Clock, Job, Look
 from dujiang.providers.jimeng import errors, wire
 from dujiang.providers.jimeng.auth import VolcengineAuth, is_well_formed
-from dujiang.providers.jimeng.connections import Progress, endpoint_url, failure_told, open_client
+from dujiang.providers.jimeng.connections import Progress
 from dujiang.providers.jimeng.models import MODELS
 
 KEEP_ALIVE: Final = 8  # idle connections for polls; each is looked at before every poll, so more cost time
@@ -63,6 +64,7 @@ class JimengProvider:
     `transport` and `tls` take the place of the network and of the system's trust, for tests.
     """
 
+    label = "即梦API"
     models: Mapping[str, ModelSpec] = MODELS
 
     def __init__(

@@ -1,15 +1,12 @@
 """Can the vendor fetch a reference? Looks at published links the way it does: from outside, following redirects."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import httpx2
 
 from dujiang import __version__
+from dujiang.connections import DIRECT, failure_told
 from dujiang.domain.errors import EndpointDown
-from dujiang.providers.jimeng.connections import failure_told
-
-DIRECT: Final = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}  # never through a proxy
 
 
 class LinkCheck:

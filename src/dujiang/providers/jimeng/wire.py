@@ -28,9 +28,11 @@ DIGITS: Final = 9  # of a code; the longest have six
 
 
 def submit_body(req_key: str, prompt: str, parameters: Mapping[str, Value], references: Sequence[str]) -> bytes:
-    """Ask for pictures. `references` are public links. UnicodeEncodeError if the text can't be sent as UTF-8."""
-    links = {"image_urls": list(references)} if references else {}
-    return _body({"req_key": req_key, "prompt": prompt, **parameters, **links})
+    """Ask for pictures. `references`: public links, or `data:` URIs. UnicodeEncodeError if the text is no Unicode."""
+    links = [one for one in references if not one.startswith("data:")]
+    inline = [one.partition(",")[2] for one in references if one.startswith("data:")]
+    pictures = {name: found for name, found in (("image_urls", links), ("binary_data_base64", inline)) if found}
+    return _body({"req_key": req_key, "prompt": prompt, **parameters, **pictures})
 
 
 def look_body(req_key: str, job_id: str) -> bytes:

@@ -1,0 +1,1 @@
+"""Image hosts: a picture goes in, a public link comes out."""

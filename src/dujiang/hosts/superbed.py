@@ -1,0 +1,159 @@
+"""Superbed (聚合图床) as a `ports.ImageHost`, by its token API.
+
+`POST /upload` with the token in the form (a query would end up in logs) and one file a request. Its answers are known
+from several clients only, so whatever it says is sorted by three questions: is the host away, is the account refused,
+or is it this picture?
+"""
+
+import asyncio
+import errno
+import hashlib
+import json
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import httpx2
+
+from dujiang import __version__
+from dujiang.connections import endpoint_url, failure_told, open_client
+from dujiang.domain.errors import HostDown, HostError, HostRefused, PictureRefused
+
+SOON: Final = frozenset({429, 503, 504})
+"""Answers after which the host is asked again within seconds."""
+OF_ACCOUNT: Final = re.compile(
+    r"token|api.?key|login|unauthori[sz]ed|forbidden|suspend|banned|expired|quota|balance"
+    r"|登录|令牌|认证|权限|账号|帐号|封禁|停用|暂停|过期|余额|流量|额度|欠费",
+    re.IGNORECASE,
+)
+TOO_MANY: Final = re.compile(r"too many|frequen|busy|频繁|过快|同时|并发|稍后|繁忙", re.IGNORECASE)
+LONGEST: Final = 200
+
+
+class SuperbedHost:
+    """One account of Superbed. `timeout_s`: real seconds until an upload is wholly answered.
+
+    `endpoint`: https, or http to this machine; ValueError with a code for anything else. `transport` and `tls` take
+    the place of the network and of the system's trust, for tests.
+    """
+
+    name = "superbed"
+    label = "Superbed"
+
+    def __init__(
+        self,
+        endpoint: str,
+        token: str,
+        *,
+        timeout_s: float = 30,
+        connect_timeout_s: float = 10,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        url = endpoint_url(endpoint)
+        self._token = token
+        self._upload = url.copy_with(path=f"{url.path}upload")
+        self._timeout_s = timeout_s
+        self._connect_s = min(connect_timeout_s, timeout_s / 2)
+        trust: ssl.SSLContext | bool = tls or (httpx2.create_ssl_context() if url.scheme == "https" else False)
+        self._client = open_client(url, keep_alive=4, tls=trust, transport=transport)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the account without telling its token."""
+        return hashlib.sha256(self._token.encode()).hexdigest()[:12]
+
+    async def publish(self, content: bytes, name: str) -> str:
+        """The public link of a picture. See `ports.ImageHost`."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await self._client.post(
+                    self._upload,
+                    data={"token": self._token, "filename": name},
+                    files={"file": (name, content)},
+                    headers={"User-Agent": f"dujiang/{__version__}", "Accept": "application/json"},
+                    extensions={"timeout": {"connect": self._connect_s}},
+                )
+        except Exception as failure:
+            raise _down(failure, self._timeout_s) from failure
+        link = _link_in(reply)
+        if link is not None:
+            return link
+        raise self._refusal(reply)
+
+    def _refusal(self, reply: httpx2.Response) -> HostError:
+        status, said = reply.status_code, _said(reply).replace(self._token, "***")
+        told = f"HTTP {status} {said}".strip()
+        if status in SOON or (status == 200 and TOO_MANY.search(said)):
+            return HostDown(told, why=str(status if status != 200 else 429), soon=True)
+        if status >= 500 or 300 <= status < 400:
+            return HostDown(told, why=str(status))
+        if status in {401, 402, 403} or OF_ACCOUNT.search(said):
+            return HostRefused(told)
+        if status == 200 and not _answer(reply):
+            return HostDown(f"{told} (no answer of the API)", why="answer")
+        return PictureRefused(told)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+def _down(failure: BaseException, timeout_s: float) -> HostDown:
+    """What is worth asking again soon: reset, timed out, refused. The rest (no such host, TLS, …) lasts."""
+    told = failure_told(failure, timeout_s)
+    if isinstance(failure, TimeoutError | httpx2.TimeoutException):
+        return HostDown(told, why="timeout", soon=True)
+    numbers = {fault.errno for fault in _faults(failure) if isinstance(fault, OSError)}
+    if numbers & {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}:
+        return HostDown(told, why="reset", soon=True)
+    if isinstance(failure, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError):
+        return HostDown(told, why="reset", soon=True)  # it hung up, in whatever form that is told
+    if errno.ETIMEDOUT in numbers:
+        return HostDown(told, why="timeout", soon=True)
+    if errno.ECONNREFUSED in numbers:
+        return HostDown(told, why="refused", soon=True)
+    return HostDown(told, why="network")
+
+
+def _faults(failure: BaseException) -> Iterator[BaseException]:
+    """The failure and everything that led to it; a group holds one for each address of the host."""
+    waiting: list[BaseException | None] = [failure]
+    seen: set[int] = set()
+    while waiting:
+        fault = waiting.pop()
+        if fault is None or id(fault) in seen:
+            continue
+        seen.add(id(fault))
+        yield fault
+        waiting += [*getattr(fault, "exceptions", ()), fault.__cause__, fault.__context__]
+
+
+def _answer(reply: httpx2.Response) -> Mapping[str, Any]:
+    try:
+        found = json.loads(reply.content)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _link_in(reply: httpx2.Response) -> str | None:
+    """The link, if the answer says that all is well. Newer servers leave `err` out and put it into `data`."""
+    answer = _answer(reply)
+    if reply.status_code != 200 or answer.get("err", 0) != 0 or answer.get("success") is False or answer.get("error"):
+        return None
+    data = answer.get("data")
+    for url in (answer.get("url"), data.get("url") if isinstance(data, dict) else None):
+        if isinstance(url, str) and url.startswith(("http://", "https://")) and not any(map(str.isspace, url)):
+            return url
+    return None
+
+
+def _said(reply: httpx2.Response) -> str:
+    """Its own words, on one line."""
+    answer = _answer(reply)
+    words = next((str(answer[name]) for name in ("msg", "message", "error", "detail") if answer.get(name)), "")
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in words[: 4 * LONGEST]).split())
+    number = f"err {answer['err']}" if answer.get("err") else ""
+    return f"{number} {line[:LONGEST]}".strip()

@@ -1,0 +1,161 @@
+"""References as people write them: a path, a link, or a `data:` URI; and their content again, when it is needed.
+
+A file is checked from its first to its last byte as it streams by, and nothing is decoded: what claims to be larger
+than it is costs no memory, and what is broken is told before anything is sent.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+from dujiang.domain.errors import PictureUnfit, StoreError
+from dujiang.domain.pictures import MEGABYTE, SUFFIXES, Flaw, LocalPicture, Reference, megabytes
+from dujiang.messages import text
+from dujiang.storage.folders import disk_errors, replacing, why_refused
+from dujiang.storage.pictures import BrokenPicture, Checked, PictureCheck
+
+MOST_BYTES: Final = 30 * MEGABYTE  # no model takes more, and no host is known to
+PORTION: Final = 256 * 1024
+SHOWN: Final = 80
+LINKS: Final = frozenset({"http", "https"})
+
+
+class _Unusable(Exception):
+    def __init__(self, code: str, value: str, limit: str = "") -> None:
+        super().__init__(code)
+        self.flaw = Flaw(code, value, limit)
+
+
+class ReferenceFiles:
+    """The pictures of one input. Relative paths begin at `folder`; a picture that is named often is read once.
+
+    `uploads` keeps pictures that came as `data:` URIs; None reads them and keeps nothing.
+    """
+
+    def __init__(self, folder: Path, uploads: Path | None = None, *, most_bytes: int = MOST_BYTES) -> None:
+        self._folder = folder
+        self._uploads = uploads
+        self._most_bytes = most_bytes
+        self._known: dict[str, Reference | Flaw] = {}
+
+    def read(self, written: str) -> Reference | Flaw:
+        """The reference that is meant, or what is wrong with it. Blocks while the file is read."""
+        scheme = written.partition(":")[0].lower()
+        if scheme in LINKS:
+            return written
+        if scheme == "data":
+            return _told(lambda: self._inline(written))
+        known = self._known.get(written)
+        if known is None:
+            known = self._known[written] = _told(lambda: self._file(written, scheme))
+        return known
+
+    def _file(self, written: str, scheme: str) -> LocalPicture:
+        if scheme == "file":
+            path = Path(url2pathname(urlsplit(written).path))
+        elif "://" in written:
+            raise _Unusable("reference_scheme", _cut(written), "http, https, file, data")
+        else:
+            path = self._folder / Path(written).expanduser()
+        path = path.absolute()
+        with _read_errors(path):
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise _Unusable("reference_no_file", str(path))
+            self._refuse_size(found.st_size, str(path))
+            with path.open("rb") as file:
+                checked = _checked(iter(lambda: file.read(PORTION), b""), str(path))
+        return _picture(path, checked)
+
+    def _inline(self, written: str) -> LocalPicture:
+        head, _, payload = written.partition(",")
+        shown = _cut(written)
+        self._refuse_size(len(payload) * 3 // 4, shown)
+        try:
+            content = (
+                base64.b64decode(payload, validate=True) if head.endswith(";base64") else unquote_to_bytes(payload)
+            )
+        except (binascii.Error, ValueError):
+            raise _Unusable("reference_inline", shown) from None
+        checked = _checked(iter([content]), shown)
+        path = (self._uploads or Path("data:")) / f"{checked.sha256}{checked.suffix}"
+        if self._uploads is not None and not path.exists():
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as part:
+                    part.write_bytes(content)
+        return _picture(path, checked)
+
+    def _refuse_size(self, size: int, shown: str) -> None:
+        if size > self._most_bytes:
+            raise _Unusable("reference_bytes", f"{shown} ({megabytes(size)})", megabytes(self._most_bytes))
+
+
+def _told(read: Callable[[], LocalPicture]) -> Reference | Flaw:
+    try:
+        return read()
+    except _Unusable as unusable:
+        return unusable.flaw
+
+
+class LocalFiles:
+    """The `PictureFiles` of this machine's disk."""
+
+    async def content(self, picture: LocalPicture) -> bytes:
+        """See `ports.PictureFiles`."""
+        return await asyncio.to_thread(_content, picture)
+
+
+def _content(picture: LocalPicture) -> bytes:
+    path = Path(picture.path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(picture.bytes + 1)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise PictureUnfit(text("reference_lost", path=path, value=error.strerror or type(error).__name__)) from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or type(error).__name__}", why=why_refused(error)) from error
+    if hashlib.sha256(content).hexdigest() != picture.sha256:
+        raise PictureUnfit(text("reference_changed", path=path))
+    return content
+
+
+def _checked(portions: Iterator[bytes], shown: str) -> Checked:
+    check = PictureCheck()
+    try:
+        for portion in portions:
+            check.feed(portion)
+        return check.finish()
+    except BrokenPicture as error:
+        raise _Unusable("reference_broken", shown, error.message) from None
+
+
+_KINDS: Final = {suffix: kind for kind, suffix in SUFFIXES.items()}
+
+
+def _picture(path: Path, checked: Checked) -> LocalPicture:
+    kind = _KINDS[checked.suffix]
+    return LocalPicture(str(path), checked.sha256, kind, checked.bytes, checked.width, checked.height)
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise _Unusable("reference_missing", path.name, str(path.parent)) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise _Unusable("reference_unreadable", str(path), reason) from None
+
+
+def _cut(written: str) -> str:
+    return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"

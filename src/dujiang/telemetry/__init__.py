@@ -1,0 +1,1 @@
+"""What happens, turned into lines."""
