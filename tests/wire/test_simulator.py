@@ -31,7 +31,7 @@ from dujiang.simulator import FAULTS, RunningSimulator, SimulatorSettings, runni
 from dujiang.simulator.__main__ import main
 from dujiang.simulator.codes import CODES, Refused
 from dujiang.simulator.pictures import picture
-from dujiang.simulator.settings import DOWNLOAD_FAULTS, POLL_FAULTS, SUBMIT_FAULTS
+from dujiang.simulator.settings import DOWNLOAD_FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS
 from dujiang.simulator.signature import Signed, check
 
 KEY, SECRET, ACCOUNT = "AKLTsimulator", "c2ltdWxhdG9y", "sim"
@@ -712,7 +712,7 @@ def test_faults_by_chance_follow_the_seed(start: Start) -> None:
 
 
 def test_every_fault_belongs_to_one_kind_of_request() -> None:
-    assert sorted(FAULTS) == sorted({*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS})
+    assert sorted(FAULTS) == sorted({*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS, *UPLOAD_FAULTS})
 
 
 # References
@@ -941,7 +941,7 @@ def test_faults_can_be_planned_over_http(start: Start) -> None:
     assert client.http.post("/_sim/faults/next", json={"submit": ["poll_503"]}).status_code == 400
     planned = client.http.post("/_sim/faults/next", json={"submit": [None, "submit_503"]})
 
-    assert planned.json() == {"submit": [None, "submit_503"], "poll": [], "download": []}
+    assert planned.json() == {"submit": [None, "submit_503"], "poll": [], "download": [], "upload": []}
     assert [client.submit().status_code for _ in range(3)] == [200, 503, 200]
 
 
