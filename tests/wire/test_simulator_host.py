@@ -4,6 +4,8 @@ import hashlib
 import http.client
 import json
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dujiang.simulator import FAULTS, RunningSimulator, SimulatorSettings, host, running
+from dujiang.simulator.__main__ import main
 from dujiang.simulator.forms import BadForm, form_in
 from dujiang.simulator.settings import UPLOAD_FAULTS
 
@@ -680,6 +683,24 @@ def test_the_vendor_fetches_references_from_the_host_beside_it(start: Start) -> 
     for _ in range(6):
         png = link_to(png)
     assert code(png) == 50220  # redirected too often
+
+
+def test_the_command_has_flags_for_the_host(tmp_path: Any) -> None:
+    flags = ["--host-token", "first:studio", "--host-token", "second", "--upload-s", "0.1", "--host-down"]
+    command = [sys.executable, "-m", "dujiang.simulator", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        shown = httpx2.get(f"{url}/_sim/config", trust_env=False).json()
+        process.terminate()
+        process.communicate(timeout=10)
+
+    assert (shown["host_accounts"], shown["upload_s"], shown["host_down"]) == (["host-2", "studio"], 0.1, True)
+
+
+def test_a_host_token_needs_a_token(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--host-token", ":name"]) == 2
+    assert "--host-token" in capsys.readouterr().err
 
 
 def test_without_settings_there_is_one_token() -> None:
