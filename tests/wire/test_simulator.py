@@ -31,7 +31,7 @@ from dujiang.simulator import FAULTS, RunningSimulator, SimulatorSettings, runni
 from dujiang.simulator.__main__ import main
 from dujiang.simulator.codes import CODES, Refused
 from dujiang.simulator.pictures import picture
-from dujiang.simulator.settings import DOWNLOAD_FAULTS, POLL_FAULTS, SUBMIT_FAULTS
+from dujiang.simulator.settings import DOWNLOAD_FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS
 from dujiang.simulator.signature import Signed, check
 
 KEY, SECRET, ACCOUNT = "AKLTsimulator", "c2ltdWxhdG9y", "sim"
@@ -712,7 +712,7 @@ def test_faults_by_chance_follow_the_seed(start: Start) -> None:
 
 
 def test_every_fault_belongs_to_one_kind_of_request() -> None:
-    assert sorted(FAULTS) == sorted({*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS})
+    assert sorted(FAULTS) == sorted({*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS, *UPLOAD_FAULTS})
 
 
 # References
@@ -720,12 +720,14 @@ def test_every_fault_belongs_to_one_kind_of_request() -> None:
 
 @pytest.fixture
 def pictures_served() -> Iterator[str]:
-    """A loopback server with one good picture, one that is none, and nothing else."""
+    """A loopback server with one good picture, one that is none, and redirects to good and bad ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = {"/good.png": b"\x89PNG\r\n\x1a\nx", "/bad.png": b"GIF89a"}.get(self.path)
-            self.send_response(200 if content else 404)
+            location = {"/moved.png": "good.png", "/round.png": "/round.png", "/off.png": "http://[::1"}.get(self.path)
+            self.send_response(302 if location else 200 if content else 404)
+            self.send_header("Location", location or "")
             self.end_headers()
             self.wfile.write(content or b"")
 
@@ -750,6 +752,10 @@ def test_references_on_loopback_are_fetched(start: Start, pictures_served: str) 
     assert code(f"{pictures_served}/missing.png") == 50220
     assert code(f"{pictures_served}/bad.png") == 50207
     assert code("http://127.0.0.1:1/nobody.png") == 50220
+    assert code(f"{pictures_served}/猫.png") == 50220  # a URL is ASCII
+    assert code(f"{pictures_served}/moved.png") == 10000
+    assert code(f"{pictures_served}/round.png") == 50220
+    assert code(f"{pictures_served}/off.png") == 50220
     assert client.simulator.ledger()["charges"][0]["references"] == [f"{pictures_served}/good.png"]
 
 
@@ -935,7 +941,7 @@ def test_faults_can_be_planned_over_http(start: Start) -> None:
     assert client.http.post("/_sim/faults/next", json={"submit": ["poll_503"]}).status_code == 400
     planned = client.http.post("/_sim/faults/next", json={"submit": [None, "submit_503"]})
 
-    assert planned.json() == {"submit": [None, "submit_503"], "poll": [], "download": []}
+    assert planned.json() == {"submit": [None, "submit_503"], "poll": [], "download": [], "upload": []}
     assert [client.submit().status_code for _ in range(3)] == [200, 503, 200]
 
 

@@ -215,7 +215,7 @@ def resolve(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def sim(context: typer.Context) -> None:
-    """Serve a local Jimeng."""
+    """Serve a local Jimeng and Superbed."""
     from dujiang.simulator.__main__ import main
 
     raise typer.Exit(main(context.args))

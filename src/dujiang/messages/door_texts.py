@@ -101,8 +101,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "help_job_id": ("服务商的 task_id（仅用于 found）", "the vendor's task_id (for found only)"),
     "help_sim": (
-        "启动本机即梦模拟器，用于演练和测试（参数见 dujiang sim --help）",
-        "Serve a local Jimeng for rehearsals and tests (see dujiang sim --help)",
+        "启动本机即梦和聚合图床模拟器，用于演练和测试（参数见 dujiang sim --help）",
+        "Serve a local Jimeng and Superbed for rehearsals and tests (see dujiang sim --help)",
     ),
     "help_doctor": (
         "检查设置、密钥、服务地址、时钟、磁盘和数据库",

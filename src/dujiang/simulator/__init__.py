@@ -1,4 +1,4 @@
-"""A faithful local Jimeng over HTTP: for the demo, for tests and for benchmarks. The other side of the wire.
+"""A faithful local Jimeng and Superbed over HTTP: for the demo, tests and benchmarks. The other side of the wire.
 
 It shares no code with the rest of the program, its signature check included, so that each can find the other's errors.
 State lives in this process: a client may be killed and started again, its jobs run on. Start with `server.py`.
@@ -29,8 +29,25 @@ State lives in this process: a client may be killed and started again, its jobs 
 | submit, accepted and charged | `lost_answer` (reset) `lost_answer_hang` `submit_504_accepted` `garbage_body` |
 | poll | `poll_reset` `poll_503` `poll_slow` `poll_garbage` `poll_hang` |
 | download | `cut_download` `download_503` `download_reset` `download_stall` (half of it, then silence) |
+| upload, nothing stored | `upload_reset` `upload_503` `upload_429` `upload_504` `upload_hang` (no answer, ever) |
+| upload, stored | `upload_lost` (reset) `upload_garbage` |
 
-A fault that spoils an answer spoils a good one; a refusal is answered in any case.
+A fault that spoils an answer spoils a good one; a refusal is answered in any case. A prompt can't ask for faults of
+uploads.
+
+**The image host** is Superbed's token API on the same port; the token is `superbed-simulator-token` (`host_tokens`):
+
+| request | answer |
+|---|---|
+| `POST /upload` | `token`, and `file` (exactly one picture) or `src` (its URL), maybe `filename` and `categories` |
+| `GET` or `HEAD /item/ID.EXT` | the picture, or a redirect to `src`; 404 once deleted or older than `item_lifetime_s` |
+| `POST /delete` | `token`, `ids` or `urls`; as a form or as JSON |
+
+An upload takes `upload_s`, and an account may have `host_parallel` of them at once. Refused are what isn't a jpg, png,
+bmp, webp or gif by its first bytes, what has `[sim:refuse]` in its file name or `filename`, and what is larger than
+`host_max_bytes`. After five of the first two kinds without a good picture in between, the account is suspended for
+good. A refusal is HTTP 200 with `err` and `msg` as `host.py` lists them. With `host_down` every upload is answered with
+503, and items can still be had. A reset forgets items and suspensions.
 """
 
 from .server import RunningSimulator, Simulator, running, serve

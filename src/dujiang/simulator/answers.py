@@ -18,6 +18,7 @@ class Answer:
     status: int
     body: bytes
     content_type: bytes = JSON
+    location: bytes | None = None  # of a redirect
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Final, Literal, TypeAlias
 
-from .settings import DOWNLOAD_FAULTS, FAULTS, POLL_FAULTS, SUBMIT_FAULTS, SimulatorSettings
+from .settings import DOWNLOAD_FAULTS, FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS, SimulatorSettings
 
-Kind: TypeAlias = Literal["submit", "poll", "download"]
+Kind: TypeAlias = Literal["submit", "poll", "download", "upload"]
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "submit": SUBMIT_FAULTS,
     "poll": POLL_FAULTS,
     "download": DOWNLOAD_FAULTS,
+    "upload": UPLOAD_FAULTS,
 }
 _Z99: Final = NormalDist().inv_cdf(0.99)
 

@@ -1,4 +1,4 @@
-"""`/_sim/…` and `/healthz`: what a test or a benchmark may ask and change. Unsigned; the vendor has none of it."""
+"""`/_sim/…` and `/healthz`: what a test or a benchmark may ask and change. Unsigned; the real ones have none of it."""
 
 import json
 from typing import Any
@@ -8,13 +8,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from .host import Host
 from .images import Images
 from .jobs import DONE, Job
 from .vendor import Vendor
 
 
-def ledger_of(vendor: Vendor, *, since: int = 0, rows: bool = True) -> dict[str, Any]:
-    """Everything that was submitted, refused, charged and broken; `since` skips the first charges."""
+def ledger_of(vendor: Vendor, host: Host, *, since: int = 0, rows: bool = True) -> dict[str, Any]:
+    """Everything that was submitted, uploaded, refused, charged and broken; `since` skips the first charges."""
     now = vendor.now()
     book = vendor.book
     jobs = list(book.jobs.values())
@@ -27,22 +28,34 @@ def ledger_of(vendor: Vendor, *, since: int = 0, rows: bool = True) -> dict[str,
         "submits": vendor.requests["submit"],
         "polls": vendor.requests["poll"],
         "downloads": vendor.requests["download"],
+        "uploads": vendor.requests["upload"],
+        "stored": len(host.items),
         "refused": vendor.refused_of("submit"),
         "polls_refused": vendor.refused_of("poll"),
+        "uploads_refused": vendor.refused_of("upload"),
         "faults": dict(vendor.chance.happened),
         "running": {"/".join(pool): count for pool, count in book.running.items() if count},
         "max_running": {"/".join(pool): count for pool, count in book.most_running.items()},
         "max_running_overall": book.most_running_overall,
+        "most_uploads_at_once": host.most_uploads_at_once,
+        "items": [item.row(vendor.epoch) for item in host.items.values()] if rows else [],
         "now": now + vendor.epoch,
     }
+
+
+def begin_anew(vendor: Vendor, host: Host) -> None:
+    """As after the start."""
+    vendor.reset()
+    host.reset()
 
 
 class Control:
     """The routes of the control surface."""
 
-    def __init__(self, vendor: Vendor, images: Images) -> None:
+    def __init__(self, vendor: Vendor, images: Images, host: Host) -> None:
         self._vendor = vendor
         self._images = images
+        self._host = host
         self.app = Starlette(
             routes=[
                 Route("/healthz", self._health, methods=["GET"]),
@@ -63,7 +76,8 @@ class Control:
     async def _ledger(self, request: Request) -> Response:
         since = request.query_params.get("since", "0")
         rows = request.query_params.get("rows", "1") != "0"
-        return JSONResponse(ledger_of(self._vendor, since=int(since) if since.isdecimal() else 0, rows=rows))
+        first = int(since) if since.isdecimal() else 0
+        return JSONResponse(ledger_of(self._vendor, self._host, since=first, rows=rows))
 
     async def _show_config(self, _: Request) -> Response:
         return JSONResponse(self._vendor.settings.as_json())
@@ -84,7 +98,7 @@ class Control:
         return JSONResponse({kind: list(names) for kind, names in self._vendor.chance.next_faults.items()})
 
     async def _reset(self, _: Request) -> Response:
-        self._vendor.reset()
+        begin_anew(self._vendor, self._host)
         return JSONResponse({})
 
     async def _job(self, request: Request) -> Response:

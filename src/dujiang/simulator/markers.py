@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from .codes import CODES, OUTPUT_MODERATION, Refused
-from .settings import FAULTS
+from .settings import PROMPT_FAULTS
 
 _MARKER: Final = re.compile(r"\[sim:([^\]]*)\]")
 _CODED: Final = re.compile(r"(?:(submit|poll):)?(\d{5,6})((?: (?:once|gateway))*)")
@@ -67,7 +67,7 @@ def _with(found: Markers, words: str) -> Markers:
     if kind == "run" and value.replace(".", "", 1).isdigit():
         return replace(found, run_s=float(value))
     fault = words.replace("-", "_")
-    if fault in FAULTS:
+    if fault in PROMPT_FAULTS:
         return replace(found, faults=(*found.faults, fault))
     raise Refused(50215, f"[sim:{words}] is no marker of the simulator")
 

@@ -12,10 +12,12 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from .control import Control, ledger_of
+from .control import Control, begin_anew, ledger_of
 from .gateway import Gateway
+from .host import Host
 from .images import Images
 from .settings import SimulatorSettings
+from .superbed import Superbed
 from .vendor import Clock, Vendor
 from .wire import OpenProtocol
 
@@ -23,7 +25,7 @@ _KEEP_ALIVE_S = 75  # as common proxies do
 
 
 class Simulator:
-    """A simulated vendor that listens on a port, inside the running event loop."""
+    """A simulated vendor and image host that listen on one port, inside the running event loop."""
 
     def __init__(
         self,
@@ -35,10 +37,12 @@ class Simulator:
         self._settings = settings or SimulatorSettings()
         _check_host(self._settings)
         self.vendor = Vendor(self._settings, clock, wall_clock)
+        self.host = Host(self.vendor)
         images = Images(self.vendor)
         self._images = images
         self._gateway = Gateway(self.vendor, images)
-        self._control = Control(self.vendor, images).app
+        self._superbed = Superbed(self.vendor, self.host)
+        self._control = Control(self.vendor, images, self.host).app
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self.url = ""
@@ -51,6 +55,8 @@ class Simulator:
                 await self._gateway(scope, receive, send)
             elif path.startswith("/images/"):
                 await self._images(scope, receive, send)
+            elif path in {"/upload", "/delete"} or path.startswith("/item/"):
+                await self._superbed(scope, receive, send)
             else:
                 await self._control(scope, receive, send)
 
@@ -121,7 +127,7 @@ class RunningSimulator:
 
     def ledger(self) -> dict[str, Any]:
         """What `GET /_sim/ledger` answers."""
-        ledger: dict[str, Any] = self._ask(lambda: ledger_of(self._simulator.vendor))
+        ledger: dict[str, Any] = self._ask(lambda: ledger_of(self._simulator.vendor, self._simulator.host))
         return ledger
 
     def configure(self, **partial: Any) -> None:
@@ -134,7 +140,7 @@ class RunningSimulator:
 
     def reset(self) -> None:
         """What `POST /_sim/reset` does."""
-        self._ask(self._simulator.vendor.reset)
+        self._ask(lambda: begin_anew(self._simulator.vendor, self._simulator.host))
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         async def answer() -> Any:

@@ -16,12 +16,27 @@ SUBMIT_FAULTS: Final = (
 )
 POLL_FAULTS: Final = ("poll_reset", "poll_503", "poll_slow", "poll_garbage", "poll_hang")
 DOWNLOAD_FAULTS: Final = ("cut_download", "download_503", "download_reset", "download_stall")
-FAULTS: Final = (*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS)
+UPLOAD_FAULTS: Final = (
+    "upload_reset",
+    "upload_503",
+    "upload_429",
+    "upload_504",
+    "upload_hang",
+    "upload_lost",
+    "upload_garbage",
+)
+PROMPT_FAULTS: Final = (*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS)
+"""The ones that a job can meet, so that its prompt can ask for them."""
+
+FAULTS: Final = (*PROMPT_FAULTS, *UPLOAD_FAULTS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorSettings:
-    """How the simulated vendor behaves. Every duration is in the vendor's seconds: `time_scale` makes them shorter."""
+    """How the simulated vendor and image host behave.
+
+    Every duration is in the vendor's seconds: `time_scale` makes them shorter.
+    """
 
     host: str = "127.0.0.1"
     """Only loopback, unless `any_host`."""
@@ -97,6 +112,26 @@ class SimulatorSettings:
     poll_slow_s: float = 5.0
     """How late a `poll_slow` answer is."""
 
+    host_tokens: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType({"superbed-simulator-token": "sim"})
+    )
+    """Token of the image host -> account there. Tokens of one account share its places."""
+
+    host_parallel: int | None = 5
+    """Uploads at once of an account; more are refused. None: as many as come."""
+
+    host_max_bytes: int = 30 * 1024 * 1024
+    """The largest picture that the image host takes."""
+
+    host_down: bool = False
+    """Every upload is answered with 503; what was stored can still be had."""
+
+    upload_s: float = 0.3
+    """How long an upload holds its place, from the last byte of the request."""
+
+    item_lifetime_s: float | None = None
+    """From the upload; afterwards the item is gone. None: for ever."""
+
     seed: int = 0
     """Of run times, numbers of images, faults and the competitor; never of task ids, which must not come back."""
 
@@ -107,7 +142,7 @@ class SimulatorSettings:
         unknown = sorted(set(self.faults) - set(FAULTS))
         if unknown:
             raise ValueError(f"no such fault: {', '.join(unknown)}; known: {', '.join(FAULTS)}")
-        for kind in (SUBMIT_FAULTS, POLL_FAULTS, DOWNLOAD_FAULTS):
+        for kind in (SUBMIT_FAULTS, POLL_FAULTS, DOWNLOAD_FAULTS, UPLOAD_FAULTS):
             odds = [self.faults.get(name, 0.0) for name in kind]
             if min(odds) < 0 or sum(odds) > 1:
                 raise ValueError(f"probabilities of {', '.join(kind)} must be at least 0 and at most 1 together")
@@ -130,11 +165,12 @@ class SimulatorSettings:
 
     def as_json(self) -> dict[str, Any]:
         """What `changed` takes, as plain JSON values (secrets left out)."""
-        names = [f.name for f in fields(self) if f.name in _KINDS and f.name != "accounts"]
+        names = [f.name for f in fields(self) if f.name in _KINDS and f.name not in {"accounts", "host_tokens"}]
         plain = {name: getattr(self, name) for name in names}
         return {
             **plain,
             "accounts": {key: account for key, (_, account) in self.accounts.items()},
+            "host_accounts": sorted(set(self.host_tokens.values())),
             "limits": dict(self.limits),
             "gateway_shaped_codes": list(self.gateway_shaped_codes),
             "faults": dict(self.faults),
@@ -216,6 +252,12 @@ _KINDS: Final[Mapping[str, Callable[[Any], object]]] = {
     "competitor_change_s": _or_none(_number),
     "gateway_shaped_codes": lambda value: tuple(_whole(number) for number in value),
     "poll_slow_s": _number,
+    "host_tokens": _mapping(_text),
+    "host_parallel": _or_none(_whole),
+    "host_max_bytes": _whole,
+    "host_down": _flag,
+    "upload_s": _number,
+    "item_lifetime_s": _or_none(_number),
     "seed": _whole,
     "faults": _mapping(_number),
 }

@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from email.utils import formatdate
+from math import inf
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -42,31 +43,55 @@ class DateHeader:
         return self._header
 
 
-async def read_body(receive: Receive) -> bytes | None:
+class TooLong(Exception):
+    """A body is longer than the most that is kept of one; it was read to its end all the same."""
+
+
+async def read_body(receive: Receive, most_bytes: float = inf) -> bytes | None:
     """The whole body; None if the client went away before it was complete."""
     chunks = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        chunks.append(message["body"])
+        size += len(message["body"])
+        if size <= most_bytes:
+            chunks.append(message["body"])
+        else:
+            chunks.clear()  # read on: a client that is cut off while it writes may never see the answer
         if not message["more_body"]:
-            return b"".join(chunks)
+            break
+    if size > most_bytes:
+        raise TooLong
+    return b"".join(chunks)
+
+
+async def skip_body(receive: Receive) -> None:
+    """Read the body and keep nothing of it."""
+    while (await receive()).get("more_body"):
+        pass
 
 
 async def send_answer(send: Send, answer: Answer, date: tuple[bytes, bytes]) -> None:
     """One complete answer."""
-    await _start(send, answer.status, answer.content_type, len(answer.body), date)
+    more = (date,) if answer.location is None else (date, (b"location", answer.location))
+    await _start(send, answer.status, answer.content_type, len(answer.body), *more)
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def send_parts(
-    send: Send, parts: tuple[bytes, ...], date: tuple[bytes, bytes], *, only_bytes: int | None = None
+    send: Send,
+    parts: tuple[bytes, ...],
+    date: tuple[bytes, bytes],
+    *,
+    content_type: bytes = b"image/png",
+    only_bytes: int | None = None,
 ) -> None:
     """A picture in slices. With `only_bytes` it stops there, although the header promises all of it."""
     size = sum(len(part) for part in parts)
     left = size if only_bytes is None else only_bytes
-    await _start(send, 200, b"image/png", size, date)
+    await _start(send, 200, content_type, size, date)
     for part in parts:
         for at in range(0, min(len(part), left), _SLICE_BYTES):
             piece = part[at : min(at + _SLICE_BYTES, left)]
@@ -76,8 +101,8 @@ async def send_parts(
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _start(send: Send, status: int, content_type: bytes, size: int, date: tuple[bytes, bytes]) -> None:
-    headers = [date, (b"content-type", content_type), (b"content-length", b"%d" % size), (b"server", b"volc-dcdn")]
+async def _start(send: Send, status: int, content_type: bytes, size: int, *more: tuple[bytes, bytes]) -> None:
+    headers = [*more, (b"content-type", content_type), (b"content-length", b"%d" % size), (b"server", b"volc-dcdn")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
