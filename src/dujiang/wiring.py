@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import getproxies
 
 import sqlalchemy as sa
 import stamina
@@ -21,10 +22,11 @@ from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import report_rows
 from dujiang.ports import Clock, Engine, ImageStore, Provider, ReferenceCheck
 from dujiang.providers.jimeng import probe as probing
-from dujiang.providers.jimeng.connections import endpoint_url, open_client
+from dujiang.providers.jimeng.connections import endpoint_url, is_loopback, open_client
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.providers.jimeng.probe import Probe
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
+from dujiang.providers.jimeng.proxies import proxy_to
 from dujiang.providers.jimeng.references import LinkCheck
 from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.clock import SystemClock
@@ -93,6 +95,20 @@ def _refused(error: ValueError, settings: Settings) -> EndpointRefused:
     """What isn't said about the endpoint is said about the proxies that the environment names."""
     known = {"endpoint_invalid", "endpoint_insecure"}
     return EndpointRefused(str(error) if str(error) in known else "proxy_unsupported", settings.jimeng_endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How requests get to the endpoint: `proxy` is None where none is used, as always on this machine."""
+
+    on_this_machine: bool
+    proxy: str | None
+
+
+def way_to_endpoint(settings: Settings) -> Way:
+    """Which proxy of the environment is used. ValueError for an endpoint that must not be used."""
+    url = endpoint_url(settings.jimeng_endpoint)
+    return Way(is_loopback(url.host), proxy_to(url, getproxies()))
 
 
 async def probe(settings: Settings, account: Account) -> Probe:

@@ -501,6 +501,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     # -- doctor -------------------------------------------------------------------------------------------------------
     "doctor_settings": ("设置", "settings"),
     "doctor_keys": ("密钥", "keys"),
+    "doctor_proxies": ("代理", "proxies"),
     "doctor_endpoint": ("服务地址", "endpoint"),
     "doctor_clock": ("时钟", "clock"),
     "doctor_disk": ("磁盘", "disk"),
@@ -520,6 +521,9 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "连不上服务商，没能检验账号 {account}",
         "the vendor can't be reached to test account {account}",
     ),
+    "doctor_proxy": ("经过 {proxy}", "through {proxy}"),
+    "doctor_proxy_none": ("没有", "none"),
+    "doctor_proxy_local": ("没有：访问本机从不使用代理", "none: they are never used for this machine"),
     "doctor_endpoint_answers": ("{endpoint} 有应答", "{endpoint} answers"),
     "doctor_endpoint_silent": ("{endpoint} 没有应答：{reason}", "{endpoint} does not answer: {reason}"),
     "doctor_clock_right": ("与服务商相差 {skew} 秒", "{skew} s from the vendor's"),
