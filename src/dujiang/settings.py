@@ -145,6 +145,9 @@ class Settings(BaseSettings):
     downloads_at_once: Annotated[int, Field(ge=1, le=64)] = 8
     """Pictures downloaded at the same time."""
 
+    allow_sleep: bool = False
+    """Whether the machine may fall asleep while `run` works (Windows and macOS)."""
+
     lang: str | None = None
     """Language of everything a person reads: `zh` or `en`. Default: the system's."""
 
@@ -296,6 +299,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "int_type": "setting_whole",
     "int_from_float": "setting_whole",
     "string_type": "setting_text",
+    "bool_parsing": "setting_yes_no",
+    "bool_type": "setting_yes_no",
 }
 
 

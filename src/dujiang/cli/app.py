@@ -63,6 +63,7 @@ def run(
     give_up_after: Annotated[
         float | None, typer.Option("--give-up-after", min=0, help=text("help_give_up_after"))
     ] = None,
+    allow_sleep: Annotated[bool, typer.Option("--allow-sleep", help=text("help_allow_sleep"))] = False,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
@@ -80,6 +81,7 @@ def run(
         skip_invalid,
         quick_exit,
         give_up_after,
+        allow_sleep,
         as_json,
     )
     raise typer.Exit(door.run(wish, home))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from dujiang import wiring
+from dujiang.cli.awake import awake
 from dujiang.cli.exits import Exit, Refused, exit_code_of, say
 from dujiang.cli.opening import settings_of
 from dujiang.cli.rows import Rows, checked_rows
@@ -51,16 +52,17 @@ class Wish:
     skip_invalid: bool
     quick_exit: bool
     give_up_after: float | None
+    allow_sleep: bool
     as_json: bool
 
 
 def run(wish: Wish, home: Path | None) -> int:
     """Submit and work until the batch is over; the exit code says how it went."""
-    settings = settings_of(home)
+    settings = settings_of(home, allow_sleep=wish.allow_sleep or None)
     on_doubt, limit = _policy(wish.on_doubt), _limit(wish.concurrency)
     wiring.accounts_of(settings)
     wiring.check_endpoint(settings)
-    with checked_rows(wish.input_path, wish.model, skip_invalid=wish.skip_invalid) as rows:
+    with checked_rows(wish.input_path, wish.model, skip_invalid=wish.skip_invalid) as rows, awake(settings.allow_sleep):
         return asyncio.run(_run(wish, settings, rows, on_doubt, limit))
 
 

@@ -46,6 +46,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "服务商连续多少秒不应答就退出（默认一直等）",
         "Stop when the vendor has not answered for so many seconds (default: wait)",
     ),
+    "help_allow_sleep": (
+        "运行期间允许电脑睡眠（Windows 和 macOS 默认不让睡）",
+        "Let the machine fall asleep meanwhile (on Windows and macOS it is kept awake)",
+    ),
     "help_plan": (
         "检查输入，列出全部错误，算出图片数和费用；不联网",
         "Check an input, list everything wrong, count images and cost; uses no network",
@@ -135,6 +139,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "setting_at_most": ("不能大于 {limit}", "must be at most {limit}"),
     "setting_number": ("应为数字", "must be a number"),
     "setting_whole": ("应为整数", "must be a whole number"),
+    "setting_yes_no": ("应为 true 或 false", "must be true or false"),
     "setting_text": ("应为文本", "must be text"),
     "setting_limit": (
         "应写成 fixed:N，N 为 1–10000，例如 fixed:3",
@@ -309,6 +314,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "批次 {batch} 已暂停，不会提交新任务；继续请运行 dujiang batch resume {batch}",
         "the batch {batch} is paused, so nothing new is submitted; to go on: dujiang batch resume {batch}",
     ),
+    "awake_failed": (
+        "没能阻止电脑睡眠（{reason}），请在系统设置里关闭睡眠；睡着时不会有进展",
+        "the machine can't be kept awake ({reason}), and asleep it does nothing: switch sleep off in its settings",
+    ),
     "some_doubts": (
         "{count} 个任务存疑：提交后没收到应答，可能已付费，不会自动重交",
         "in doubt: {count}. The answer to a submit never came, so it may be paid; nothing is sent again by itself",
@@ -479,6 +488,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "downloads_at_once": (
                 "同时下载多少张图片。",
                 "Pictures downloaded at the same time.",
+            ),
+            "allow_sleep": (
+                "`run` 工作时是否允许电脑睡眠（Windows 和 macOS）。",
+                "Whether the machine may fall asleep while `run` works (Windows and macOS).",
             ),
             "lang": (
                 "界面语言：`zh` 或 `en`。默认随系统。",
