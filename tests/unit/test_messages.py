@@ -26,6 +26,7 @@ PREFIXES = {
     "InputError": "",
     "Problem": "",
     "EndpointRefused": "",
+    "KeyringRefused": "",
     "DatabaseRefused": "database_",
 }
 """What a call of this name says: an entry of the catalogue, after this prefix."""

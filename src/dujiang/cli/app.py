@@ -49,6 +49,19 @@ def choose_language(
         use_language(lang)
 
 
+@app.command(help=text("help_init"), context_settings={"allow_extra_args": True})  # to refuse them unrepeated
+def init(
+    context: typer.Context,
+    account: Annotated[str, typer.Option("--account", metavar="NAME", help=text("help_account"))] = "default",
+    keyring: Annotated[bool, typer.Option("--keyring", help=text("help_keyring"))] = False,
+    home: Home = None,
+) -> None:
+    """Ask for keys and write them down."""
+    from dujiang.cli import init as door
+
+    raise typer.Exit(door.init(account, home, context.args, keyring=keyring))
+
+
 @app.command(help=text("help_run"))
 def run(
     input_path: InputPath,

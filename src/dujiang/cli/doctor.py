@@ -17,6 +17,7 @@ from dujiang.domain.errors import DujiangError
 from dujiang.engines.sql.schema import REVISION
 from dujiang.messages import text
 from dujiang.settings import Settings, environment_name
+from dujiang.storage.keyring_entries import KeyringRefused
 
 LOW_GB = 1.0
 SKEW_MAX_S = 900
@@ -52,6 +53,9 @@ def _checks(out: Path, home: Path | None) -> Iterator[Check]:
     try:
         settings = settings_of(home)
         accounts = settings.configured_accounts()
+    except KeyringRefused as error:
+        yield Check("keys", False, describe(error), Exit.CREDENTIALS)
+        return
     except DujiangError as error:
         yield Check("settings", False, describe(error))
         return
