@@ -36,7 +36,7 @@ from dujiang.domain.errors import (
     Undecided,
     Unproven,
 )
-from dujiang.domain.lifecycle import JobFound, PreparationStarted, ResubmitDecided, State
+from dujiang.domain.lifecycle import JobFound, ResubmitDecided, State
 from dujiang.domain.requests import Request
 from dujiang.domain.rests import RestOrder, RestRule, Subject
 from dujiang.domain.task import Outcome, Task
@@ -48,7 +48,7 @@ from dujiang.runner.clock import SystemClock
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.worker import RunEnd
 from dujiang.settings import Settings, load
-from dujiang.testing import EPOCH, FakeClock, FakeLog, Rehearsal, Reply, a_request, rehearsal
+from dujiang.testing import EPOCH, FakeClock, FakeLog, Rehearsal, Reply, a_picture, a_request, rehearsal
 from dujiang.wiring import Parts, open_engine, open_worker
 
 from .raw_vendor import Deed, RawVendor, answer, hang, hang_up, http, raw, raw_vendor, reset
@@ -684,30 +684,29 @@ def told(calls: list[str], part: object, name: str) -> None:
 
 async def test_rule_08_each_state_is_adopted_as_it_must_be(tmp_path: Path) -> None:
     prompts: list[str | Request] = ["submitting", "generating", "collecting"]
-    prompts.append(a_request("preparing", references=["https://x.cn/a.png"]))
+    prompts.append(a_request("preparing", references=[a_picture()]))
     async with rehearsal(tmp_path, prompts, limit=10) as stage:
         stage.provider.on("submitting", submits=[Reply.NEVER_ARRIVED])
         stage.provider.on("generating", run_s=100)
         stage.provider.on("collecting", run_s=1)
         stage.store.broken = StoreError("full", why="full")
-        await set_state(stage, "preparing", State.QUEUED)
-        stage.links.down = EndpointDown("away")
+        assert stage.host is not None
+        stage.host.upload_s = 1000
         await stage.start()
         await stage.clock.sleep(30)
-        preparing = await stage.task("preparing")
-        await stage.sql.record(preparing, PreparationStarted(), None, stage.worker._presence.worker)
         before = {task.request.prompt: task.state for task in await stage.tasks()}
         past = {task.request.prompt: len(await stage.history(task)) for task in await stage.tasks()}
         await stage.kill()
         assert all(before[state.value] is state for state in map(State, before))
 
-        stage.store.broken, stage.links.down = None, None
+        stage.store.broken, stage.host.upload_s = None, 0.5
         await stage.start()
         await stage.clock.until(lambda: bool(stage.store.saved))
         history = {task.request.prompt: await stage.history(task) for task in await stage.tasks()}
         since = {prompt: events[past[prompt] :] for prompt, events in history.items()}
         await stage.clock.sleep(300)
         after = {task.request.prompt: task.state for task in await stage.tasks()}
+        since["preparing"] = (await stage.history(await stage.task("preparing")))[past["preparing"] :]
 
     assert since["preparing"][:3] == ["Orphaned", "PreparationStarted", "Prepared"]
     assert since["submitting"] == since["generating"] == ["Orphaned"]
@@ -715,16 +714,6 @@ async def test_rule_08_each_state_is_adopted_as_it_must_be(tmp_path: Path) -> No
     assert after.pop("submitting") is State.IN_DOUBT
     assert set(after.values()) == {State.SUCCEEDED}
     assert all(stage.provider.submits_of(prompt) == 1 for prompt in before)
-
-
-async def set_state(stage: Rehearsal, prompt: str, state: State) -> None:
-    task = await stage.task(prompt)
-    with stage.clock.held():
-        await stage.sql._change(
-            lambda connection, _: connection.execute(
-                sa.update(tasks).where(tasks.c.id == task.id).values(state=state.value)
-            )
-        )
 
 
 HOLDER = """

@@ -6,7 +6,8 @@ Order of precedence: flag, environment, `./dujiang.toml`, `$DUJIANG_HOME/dujiang
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -24,6 +25,7 @@ from dujiang.domain.accounts import Account, Key, shared_keys
 from dujiang.domain.errors import DujiangError
 from dujiang.domain.limits import FixedLimit
 from dujiang.messages import text
+from dujiang.storage import keyring_entries
 
 FILE_NAME = "dujiang.toml"
 
@@ -75,13 +77,19 @@ class AccountSettings(BaseModel):
         )
         keys = tuple(
             Key(
-                key.access_key.get_secret_value().strip(),
-                key.secret_key.get_secret_value().strip(),
-                key.session_token.get_secret_value().strip() if key.session_token else None,
+                revealed(key.access_key),
+                revealed(key.secret_key),
+                revealed(key.session_token) if key.session_token else None,
             )
             for key in (*own, *self.keys)
         )
         return Account(self.name, keys, self.models, self.concurrency)
+
+
+def revealed(secret: SecretStr) -> str:
+    """What was set, or what the system's keyring holds under it. Raises `KeyringRefused`."""
+    word = secret.get_secret_value().strip()
+    return keyring_entries.fetch(word) if word.startswith(keyring_entries.PREFIX) else word
 
 
 def parsed_limit(words: str) -> FixedLimit:
@@ -190,6 +198,9 @@ class Settings(BaseSettings):
     log_prompts: bool = False
     """Prompts stand in the log as they are; otherwise only their hash does."""
 
+    allow_sleep: bool = False
+    """Whether the machine may fall asleep while `run` works (Windows and macOS)."""
+
     lang: str | None = None
     """Language of everything a person reads: `zh` or `en`. Default: the system's."""
 
@@ -253,14 +264,11 @@ class Settings(BaseSettings):
         """Where the log is written."""
         return self.log_file.expanduser().absolute() if self.log_file else self.home_folder / "logs" / "app.log"
 
-    @property
-    def secrets(self) -> list[SecretStr]:
-        """Everything that must never be shown."""
-        entries: list[AccountSettings | KeySettings] = [*self.accounts]
-        entries += [key for account in self.accounts for key in account.keys]
-        found = [secret for entry in entries for secret in (entry.access_key, entry.secret_key, entry.session_token)]
-        found += [self.volcengine_access_key, self.volcengine_secret_key, self.superbed_token]
-        return [secret for secret in found if secret is not None]
+    def secrets(self) -> list[str]:
+        """Everything that must never be shown. Raises `KeyringRefused`."""
+        keys = [key for account in self.configured_accounts() for key in account.keys]
+        found = [word for key in keys for word in (key.access, key.secret, key.session_token)]
+        return [word for word in (*found, self.configured_superbed_token()) if word]
 
     @property
     def shown_database(self) -> str:
@@ -268,13 +276,17 @@ class Settings(BaseSettings):
         return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", self.database)
 
     def configured_accounts(self) -> list[Account]:
-        """The accounts; empty if there are no keys. Raises `SettingsInvalid` for keys used twice or missing."""
+        """The accounts; empty if there are no keys.
+
+        Raises `SettingsInvalid` for keys used twice or missing, `KeyringRefused` for those that the keyring keeps back.
+        """
+        return list(self._accounts_in_force)
+
+    @cached_property  # a keyring may ask its owner each time
+    def _accounts_in_force(self) -> Sequence[Account]:
         found = [entry.account() for entry in self.accounts]
         if not found and self.volcengine_access_key and self.volcengine_secret_key:
-            key = Key(
-                self.volcengine_access_key.get_secret_value().strip(),
-                self.volcengine_secret_key.get_secret_value().strip(),
-            )
+            key = Key(revealed(self.volcengine_access_key), revealed(self.volcengine_secret_key))
             found = [Account("default", (key,))]
         problems = [("accounts", text("setting_key_twice", one=one, other=other)) for one, other in shared_keys(found)]
         problems += [
@@ -283,6 +295,10 @@ class Settings(BaseSettings):
         if problems:
             raise SettingsInvalid(problems)
         return found
+
+    def configured_superbed_token(self) -> str | None:
+        """The token of the image host. Raises `KeyringRefused`."""
+        return revealed(self.superbed_token) if self.superbed_token else None
 
     @classmethod
     def settings_customise_sources(
@@ -303,6 +319,14 @@ def files_of(home: object = None) -> tuple[Path, Path]:
     here = Path(FILE_NAME)
     chosen = home or os.environ.get("DUJIANG_HOME") or _read(here).get("home") or "~/.dujiang"
     return here, Path(str(chosen)).expanduser() / FILE_NAME
+
+
+def set_ahead(home: object, fields: Sequence[str]) -> list[str]:
+    """Variables and files that set one of `fields` and come before the home folder's file."""
+    variables = [environment_name(field, Settings.model_fields[field]) for field in fields]
+    here, at_home = (path.absolute() for path in files_of(home))
+    files = [here] if here.resolve() != at_home.resolve() and not _read(here).keys().isdisjoint(fields) else []
+    return [name for name in variables if os.environ.get(name)] + [str(path) for path in files]
 
 
 def load(**flags: object) -> Settings:
@@ -356,6 +380,8 @@ _REASONS: Final[Mapping[str, str]] = {
     "int_from_float": "setting_whole",
     "string_type": "setting_text",
     "literal_error": "setting_choice",
+    "bool_parsing": "setting_yes_no",
+    "bool_type": "setting_yes_no",
 }
 
 

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import getproxies
 
 import sqlalchemy as sa
 import stamina
 
-from dujiang.connections import endpoint_url, open_client
+from dujiang.connections import endpoint_url, is_loopback, open_client
 from dujiang.domain.accounts import Account
 from dujiang.domain.batch import Batch
 from dujiang.domain.errors import DujiangError
@@ -27,6 +28,7 @@ from dujiang.providers.jimeng import probe as probing
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.providers.jimeng.probe import Probe
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
+from dujiang.providers.jimeng.proxies import proxy_to
 from dujiang.providers.jimeng.references import LinkCheck
 from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.clock import SystemClock
@@ -83,8 +85,8 @@ class Parts:
 @contextmanager
 def open_log(settings: Settings) -> Iterator[StructuredLog]:
     """The log of a program that works, for as long as the block lasts."""
-    secrets = [secret.get_secret_value() for secret in settings.secrets]
-    wanted = LogSettings(settings.log_path, settings.log_level, settings.log_json, settings.log_prompts, secrets)
+    known = settings.secrets()
+    wanted = LogSettings(settings.log_path, settings.log_level, settings.log_json, settings.log_prompts, known)
     with logging_to(wanted) as log:
         yield log
 
@@ -136,11 +138,12 @@ def goes_inline(settings: Settings, model: str) -> bool:
 
 def make_host(settings: Settings) -> ImageHost | None:
     """The image host; None if there is no token for it."""
-    if settings.superbed_token is None or settings.image_host == "inline":
+    token = settings.configured_superbed_token()
+    if not token or settings.image_host == "inline":
         return None
     return SuperbedHost(
         settings.superbed_endpoint,
-        settings.superbed_token.get_secret_value().strip(),
+        token,
         timeout_s=settings.upload_timeout,
         connect_timeout_s=settings.connect_timeout,
     )
@@ -164,6 +167,20 @@ def make_references(
         clock.scaled(settings.reference_good_for),
     )
     return References(engine, publishing, LocalFiles(), links, clock, log)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How requests get to the endpoint: `proxy` is None where none is used, as always on this machine."""
+
+    on_this_machine: bool
+    proxy: str | None
+
+
+def way_to_endpoint(settings: Settings) -> Way:
+    """Which proxy of the environment is used. ValueError for an endpoint that must not be used."""
+    url = endpoint_url(settings.jimeng_endpoint)
+    return Way(is_loopback(url.host), proxy_to(url, getproxies()))
 
 
 async def probe(settings: Settings, account: Account) -> Probe:

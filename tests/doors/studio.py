@@ -127,7 +127,7 @@ class Studio:
         **variables: object,
     ) -> "Typed":
         """Type a command as a process of its own. `terminal`: columns and lines, if it shall have one; `keyboard`: it
-        can be typed to; `deaf`: nobody reads what it prints.
+        can be typed to (on the terminal, if there is one); `deaf`: nobody reads what it prints.
         """
         environment = self.environment | {name: str(value) for name, value in variables.items()}
         typed = Typed([str(argument) for argument in arguments], self.folder, environment, terminal, keyboard, deaf)
@@ -167,11 +167,12 @@ class Typed:
         self.out = ""
         self._spoke = threading.Event()
         self._ears, ours = _terminal(*terminal) if terminal else (-1, -1)
+        keys = ours if terminal else subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dujiang", *arguments],
             cwd=folder,
             env={**environment, "PYTHONUNBUFFERED": "1", "TERM": "xterm-256color"},
-            stdin=subprocess.PIPE if keyboard else subprocess.DEVNULL,
+            stdin=keys if keyboard else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=ours if terminal else subprocess.PIPE,
             start_new_session=True,
@@ -210,6 +211,9 @@ class Typed:
         self.process.send_signal(number)
 
     def type(self, words: str) -> None:
+        if self._ears >= 0:
+            os.write(self._ears, words.encode())
+            return
         assert self.process.stdin is not None
         self.process.stdin.write(words.encode())
         self.process.stdin.flush()

@@ -175,6 +175,7 @@ def test_a_proxy_that_is_not_known(studio: Studio, vendor: RunningSimulator) -> 
     [
         (["concurrency = 'hush-hush'"], ["concurrency", "fixed:N"]),
         (["time_scale = 'hush-hush'"], ["time_scale", "number"]),
+        (["allow_sleep = 'hush-hush'"], ["allow_sleep", "true or false"]),
         (["downloads_at_once = 1000"], ["downloads_at_once", "64"]),
         (["secret = 'hush-hush'"], ["secret", "no such setting"]),
         (["[[accounts]]", "name = 'a'", "acces_key = 'hush-hush'"], ["accounts.0.acces_key", "no such setting"]),

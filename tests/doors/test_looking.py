@@ -88,9 +88,9 @@ def test_doctor_finds_everything_well(studio: Studio, vendor: RunningSimulator) 
     code, found, _ = checks(studio)
 
     assert code == 0
-    assert found == dict.fromkeys(("settings", "endpoint", "keys", "clock", "disk", "database"), True)
+    assert found == dict.fromkeys(("settings", "proxies", "endpoint", "keys", "clock", "disk", "database"), True)
     assert vendor.ledger()["submits"] == 0
-    assert studio.run("--lang", "zh", "doctor").out.count("正常") == 6
+    assert studio.run("--lang", "zh", "doctor").out.count("正常") == 7
 
 
 def test_doctor_finds_a_wrong_key(studio: Studio, vendor: RunningSimulator) -> None:
@@ -123,6 +123,35 @@ def test_doctor_finds_a_clock_that_is_wrong(studio: Studio, make_vendor: MakeVen
 
     assert (code, found["endpoint"], found["keys"], found["clock"]) == (4, True, False, False)
     assert re.search(r"-3(599|600|601) s", out)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "variables", "words"),
+    [
+        ("http://127.0.0.1:9", {"HTTP_PROXY": "http://127.0.0.1:8"}, "none: they are never used for this machine"),
+        ("https://127.0.0.2:9", {}, "none: they are never used for this machine"),
+        ("ftp://nonsense", {}, None),
+    ],
+)
+def test_doctor_tells_proxies(studio: Studio, endpoint: str, variables: dict[str, str], words: str | None) -> None:
+    studio.set(DUJIANG_JIMENG_ENDPOINT=endpoint, **variables)
+
+    found = {check["check"]: (check["ok"], check["details"]) for check in studio.run("doctor", "--json").lines}
+
+    assert found.get("proxies") == ((True, words) if words else None)
+
+
+def test_doctor_shows_the_proxy_on_the_way_to_the_endpoint_and_no_password(studio: Studio) -> None:
+    studio.use("https://vendor.invalid")
+    studio.set(https_proxy="http://me:hush-hush@127.0.0.1:9")
+
+    told = studio.run("doctor", "--json")
+    studio.set(NO_PROXY="invalid", VOLCENGINE_ACCESS_KEY=None)  # without keys nobody is asked
+    without = studio.run("doctor", "--json")
+
+    assert "through http://***@127.0.0.1:9" in told.out
+    assert "hush-hush" not in told.everything
+    assert {"check": "proxies", "ok": True, "details": "none"} in without.lines
 
 
 def test_doctor_finds_a_misspelt_variable_a_bad_disk_and_a_bad_database(

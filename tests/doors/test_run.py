@@ -46,6 +46,13 @@ def test_jsonl_text_and_a_pipe_are_inputs_too(studio: Studio, vendor: RunningSim
     assert len(studio.pictures("stdin")) == 1
 
 
+def test_a_run_may_let_the_machine_sleep(studio: Studio, vendor: RunningSimulator) -> None:
+    studio.sheet("cats.csv", "a")
+    assert studio.run("config", "get", "allow_sleep").out == "false\n"
+
+    assert studio.run("run", "cats.csv", "--allow-sleep").code == 0
+
+
 # -- the result
 
 

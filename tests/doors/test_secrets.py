@@ -33,7 +33,7 @@ def assert_untold(studio: Studio, *told: Told) -> None:
 @pytest.fixture
 def guarded(studio: Studio, make_vendor: MakeVendor, monkeypatch: pytest.MonkeyPatch) -> RunningSimulator:
     """A vendor that takes the canary's keys. Errors are printed in full, as for somebody who looks for a bug."""
-    studio.set(VOLCENGINE_ACCESS_KEY=ACCESS, VOLCENGINE_SECRET_KEY=SECRET, DUJIANG_DEBUG=1)
+    studio.set(VOLCENGINE_ACCESS_KEY=ACCESS, VOLCENGINE_SECRET_KEY=SECRET, SUPERBED_TOKEN=TOKEN, DUJIANG_DEBUG=1)
     return make_vendor(accounts={ACCESS: (SECRET, "canary")})
 
 
@@ -42,6 +42,7 @@ def everything_that_shows(studio: Studio) -> list[Told]:
         ["tasks", "list", "--json"], ["tasks", "show", "1", "--json"], ["tasks", "show", "1"], ["batch", "list"],
         ["batch", "show", "cats", "--json"], ["doctor"], ["doctor", "--json"], ["config", "get"], ["version"],
         ["config", "schema", "--json"], ["config", "get", "accounts"], ["config", "get", "volcengine_access_key"],
+        ["config", "get", "superbed_token"], ["init", "--home", "another"],
     ]  # fmt: skip
     return [studio.run(*command) for command in commands]
 

@@ -32,11 +32,12 @@ def test_every_command_stands_in_the_reference(command: str) -> None:
     assert f"dujiang {command}" in REFERENCE or f"`{command}" in REFERENCE
 
 
-def test_every_flag_of_run_stands_in_the_reference() -> None:
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_every_flag_stands_in_the_reference(command: str) -> None:
     root = get_command(app)
     assert isinstance(root, typer.core.TyperGroup)
     flags = [
-        option for parameter in root.commands["run"].params for option in parameter.opts if option.startswith("--")
+        option for parameter in root.commands[command].params for option in parameter.opts if option.startswith("--")
     ]
 
     assert [flag for flag in flags if flag not in REFERENCE] == []
@@ -63,5 +64,5 @@ def test_every_exit_code_stands_in_the_reference() -> None:
 def test_both_readmes_show_the_two_commands_and_the_first_real_run(readme: str) -> None:
     words = (ROOT / readme).read_text("utf-8")
 
-    for command in ("make demo", "make test", "dujiang doctor", "dujiang plan", "dujiang run"):
+    for command in ("make demo", "make test", "dujiang init", "dujiang doctor", "dujiang plan", "dujiang run"):
         assert command in words, command

@@ -50,6 +50,19 @@ def choose_language(
         use_language(lang)
 
 
+@app.command(help=text("help_init"), context_settings={"allow_extra_args": True})  # to refuse them unrepeated
+def init(
+    context: typer.Context,
+    account: Annotated[str, typer.Option("--account", metavar="NAME", help=text("help_account"))] = "default",
+    keyring: Annotated[bool, typer.Option("--keyring", help=text("help_keyring"))] = False,
+    home: Home = None,
+) -> None:
+    """Ask for keys and write them down."""
+    from dujiang.cli import init as door
+
+    raise typer.Exit(door.init(account, home, context.args, keyring=keyring))
+
+
 @app.command(help=text("help_run"))
 def run(
     input_path: InputPath,
@@ -68,6 +81,7 @@ def run(
     log_file: Annotated[Path | None, typer.Option("--log-file", help=text("help_log_file"))] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help=text("help_log_json"))] = None,
     log_prompts: Annotated[bool | None, typer.Option("--log-prompts", help=text("help_log_prompts"))] = None,
+    allow_sleep: Annotated[bool, typer.Option("--allow-sleep", help=text("help_allow_sleep"))] = False,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
@@ -86,6 +100,7 @@ def run(
         skip_invalid,
         quick_exit,
         give_up_after,
+        allow_sleep,
         as_json,
         {"log_file": log_file, "log_json": log_json, "log_prompts": log_prompts},
     )

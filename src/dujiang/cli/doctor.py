@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dujiang.domain.errors import DujiangError
 from dujiang.engines.sql.schema import REVISION
 from dujiang.messages import text
 from dujiang.settings import Settings, environment_name
+from dujiang.storage.keyring_entries import KeyringRefused
 
 LOW_GB = 1.0
 SKEW_MAX_S = 900
@@ -51,6 +53,9 @@ def _checks(out: Path, home: Path | None) -> Iterator[Check]:
     try:
         settings = settings_of(home)
         accounts = settings.configured_accounts()
+    except KeyringRefused as error:
+        yield Check("keys", False, describe(error), Exit.CREDENTIALS)
+        return
     except DujiangError as error:
         yield Check("settings", False, describe(error))
         return
@@ -59,6 +64,7 @@ def _checks(out: Path, home: Path | None) -> Iterator[Check]:
     yield Check("settings", not unknown, details)
     if not accounts:
         yield Check("keys", False, text("no_credentials"), Exit.CREDENTIALS)
+    yield from _proxies(settings)
     yield from asyncio.run(_vendor(settings))
     yield from (_disk(out), _database(settings))
 
@@ -67,6 +73,14 @@ def _unknown_variables() -> list[str]:
     """A misspelt variable would be ignored in silence."""
     known = {environment_name(name, info) for name, info in Settings.model_fields.items()} | {"DUJIANG_DEBUG"}
     return sorted(name for name in os.environ if name.startswith("DUJIANG_") and name not in known)
+
+
+def _proxies(settings: Settings) -> Iterator[Check]:
+    """Never at fault: it tells where to look when the endpoint is silent."""
+    with suppress(ValueError):  # what is wrong with the endpoint is told by its own check
+        way = wiring.way_to_endpoint(settings)
+        code = "doctor_proxy_local" if way.on_this_machine else "doctor_proxy" if way.proxy else "doctor_proxy_none"
+        yield Check("proxies", True, text(code, proxy=way.proxy))
 
 
 async def _vendor(settings: Settings) -> list[Check]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from dujiang import wiring
+from dujiang.cli.awake import awake
 from dujiang.cli.exits import Exit, Refused, exit_code_of, say
 from dujiang.cli.opening import settings_of
 from dujiang.cli.rows import Rows, Source, checked_rows
@@ -52,6 +53,7 @@ class Wish:
     skip_invalid: bool
     quick_exit: bool
     give_up_after: float | None
+    allow_sleep: bool
     as_json: bool
     log: Mapping[str, object]
     """Settings of the log that flags have set."""
@@ -59,12 +61,12 @@ class Wish:
 
 def run(wish: Wish, home: Path | None) -> int:
     """Submit and work until the batch is over; the exit code says how it went."""
-    settings = settings_of(home, **wish.log)
+    settings = settings_of(home, allow_sleep=wish.allow_sleep or None, **wish.log)
     on_doubt, limit = _policy(wish.on_doubt), _limit(wish.concurrency)
     wiring.accounts_of(settings)
     wiring.check_endpoint(settings)
     source = Source(wish.input_path, wish.model, wish.refs, settings.home_folder / "uploads")
-    with checked_rows(source, skip_invalid=wish.skip_invalid) as rows:
+    with checked_rows(source, skip_invalid=wish.skip_invalid) as rows, awake(settings.allow_sleep):
         wiring.check_host(settings, rows.to_publish)
         return asyncio.run(_run(wish, settings, rows, on_doubt, limit))
 

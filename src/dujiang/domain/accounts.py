@@ -16,7 +16,17 @@ class Key:
     @property
     def fingerprint(self) -> str:
         """Names the key in the database, logs and errors without telling it (96 bits of SHA-256)."""
-        return hashlib.sha256(self.access.encode()).hexdigest()[:24]
+        return fingerprint_of(self.access)
+
+
+def fingerprint_of(secret: str) -> str:
+    """The first 96 bits of its SHA-256: tells two secrets apart, and neither to anybody."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:24]
+
+
+def foreign_sign(word: str) -> int | None:
+    """Place, from 1, of the first sign that stands in no key: a blank, a control character, anything but ASCII."""
+    return next((place for place, sign in enumerate(word, start=1) if not "!" <= sign <= "~"), None)
 
 
 @dataclass(frozen=True, slots=True)

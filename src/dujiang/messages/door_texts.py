@@ -14,6 +14,18 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "数据库、锁文件所在目录（默认 ~/.dujiang）",
         "Folder of the database and lock files (default ~/.dujiang)",
     ),
+    "help_init": (
+        "询问密钥并写入 dujiang.toml；第一次使用从这里开始",
+        "Ask for your keys and write them into dujiang.toml: begin here",
+    ),
+    "help_account": (
+        "密钥属于哪个账号；同名的换新密钥，其他账号不动",
+        "Account that the keys belong to: one of this name gets them, others stay",
+    ),
+    "help_keyring": (
+        "密钥存入系统钥匙串，文件里只写引用（需要 pip install keyring）",
+        "Keep the keys in the system's keyring, and in the file only where (needs pip install keyring)",
+    ),
     "help_run": (
         "提交一个批次并一直工作到结束；中断后再运行同一命令即可继续",
         "Submit a batch and work until it is over; run it again to go on after a stop",
@@ -58,6 +70,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "help_give_up_after": (
         "服务商连续多少秒不应答就退出（默认一直等）",
         "Stop when the vendor has not answered for so many seconds (default: wait)",
+    ),
+    "help_allow_sleep": (
+        "运行期间允许电脑睡眠（Windows 和 macOS 默认不让睡）",
+        "Let the machine fall asleep meanwhile (on Windows and macOS it is kept awake)",
     ),
     "help_plan": (
         "检查输入，列出全部错误，算出图片数和费用；不联网",
@@ -134,8 +150,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "unexpected error ({kind}): {message}. Nothing that was done is lost; DUJIANG_DEBUG=1 shows details",
     ),
     "no_credentials": (
-        "没有密钥。请设置环境变量 VOLCENGINE_ACCESS_KEY 和 VOLCENGINE_SECRET_KEY，或在 dujiang.toml 里写 [[accounts]]",
-        "there are no keys: set VOLCENGINE_ACCESS_KEY and VOLCENGINE_SECRET_KEY, or write [[accounts]] in dujiang.toml",
+        "没有密钥。请运行 dujiang init，或设置环境变量 VOLCENGINE_ACCESS_KEY 和 VOLCENGINE_SECRET_KEY",
+        "there are no keys: run dujiang init, or set VOLCENGINE_ACCESS_KEY and VOLCENGINE_SECRET_KEY",
     ),
     "settings_invalid": ("设置有误：", "a setting can't be used:"),
     "setting_unknown_here": (
@@ -148,6 +164,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "setting_at_most": ("不能大于 {limit}", "must be at most {limit}"),
     "setting_number": ("应为数字", "must be a number"),
     "setting_whole": ("应为整数", "must be a whole number"),
+    "setting_yes_no": ("应为 true 或 false", "must be true or false"),
     "setting_text": ("应为文本", "must be text"),
     "setting_choice": ("可用：{limit}", "must be one of {limit}"),
     "setting_limit": (
@@ -172,6 +189,25 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "setting_no_key": (
         "“{account}”没有完整的密钥，请写 access_key 和 secret_key",
         "{account!r} has no key: give access_key and secret_key",
+    ),
+    "keyring_no_library": (
+        "用系统钥匙串需要 keyring 库，请运行 pip install keyring；或不加 --keyring 运行 dujiang init，把密钥写进文件",
+        "the system's keyring needs the library keyring: pip install keyring, or write the keys into the file: "
+        "dujiang init without --keyring",
+    ),
+    "keyring_silent": (
+        "系统钥匙串不可用（{reason}）。请登录桌面并解锁它；或不加 --keyring 运行 dujiang init，把密钥写进文件",
+        "the system's keyring can't be used ({reason}). Log in and unlock it, or write the keys into the file: "
+        "dujiang init without --keyring",
+    ),
+    "keyring_forgets": (
+        "系统钥匙串没有保存住密钥。请换一个钥匙串；或不加 --keyring 运行 dujiang init，把密钥写进文件",
+        "the system's keyring did not keep what it was given. Choose another one, or write the keys into the file: "
+        "dujiang init without --keyring",
+    ),
+    "keyring_no_entry": (
+        "系统钥匙串里没有 {reference}。请再运行 dujiang init",
+        "the system's keyring does not hold {reference}: run dujiang init again",
     ),
     "endpoint_invalid": (
         "服务地址 {endpoint} 不是有效的网址，请检查 DUJIANG_JIMENG_ENDPOINT",
@@ -251,6 +287,46 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "retry_nothing": ("没有可以重做的任务", "there is nothing to make again"),
     "input_empty": ("{path} 里没有任务", "{path} holds no tasks"),
+    # -- init ---------------------------------------------------------------------------------------------------------
+    "init_asks": (
+        "账号 {account} 的密钥将写入 {path}。输入的内容不会显示。",
+        "Keys of the account {account}, to be written into {path}. What you type is not shown.",
+    ),
+    "init_prompt": ("{what}：", "{what}: "),
+    "init_access_key": ("Access Key ID（火山引擎）", "access key (Volcengine)"),
+    "init_secret_key": ("Secret Access Key（火山引擎）", "secret key (Volcengine)"),
+    "init_superbed_token": ("聚合图床 Superbed 的 token（没有就直接回车）", "Superbed token (Enter if you have none)"),
+    "init_empty": ("{what} 是空的", "{what}: nothing was given"),
+    "init_sign": (
+        "{what}：第 {place} 个字符不可能属于密钥（空格、控制字符或非 ASCII 字符），请重新复制",
+        "{what}: character {place} stands in no key (a blank, a control character, or not ASCII): copy it again",
+    ),
+    "init_shown": (
+        "这个终端会显示输入的密钥。请换一个终端，或从标准输入逐行给出 access key、secret key、token",
+        "this terminal shows what is typed: use another, or give access key, secret key and token as lines on stdin",
+    ),
+    "init_arguments": (
+        "密钥不能写在命令行上：本机的其他程序看得到，还会留在命令历史里。请只运行 dujiang init，按提示输入",
+        "keys don't belong on the command line, where other programs and the shell's history see them: "
+        "type dujiang init alone and answer",
+    ),
+    "init_account": ("--account 的名字不能为空，也不能有控制字符", "--account needs a name without control characters"),
+    "init_interrupted": ("已中断，什么也没有写", "interrupted; nothing was written"),
+    "init_written": ("已写入 {path}", "written: {path}"),
+    "init_no_token": (
+        "没有 Superbed token：本地的参考图无法上传，参考图要用公开网址",
+        "without a Superbed token reference pictures can't be uploaded from files: they must be public addresses",
+    ),
+    "init_token_stays": ("原有的 Superbed token 不变", "the Superbed token that was set before stays"),
+    "init_ahead": (
+        "注意：{names} 优先于这个文件，请删去，否则刚写的不会全部生效",
+        "note: {names} comes before this file; unless it is removed, not all that was written counts",
+    ),
+    "init_idle": (
+        "注意：文件里有账号，{names} 不再起作用",
+        "note: {names} no longer counts, as accounts of the file come first",
+    ),
+    "init_next": ("下一步：{command}", "next: {command}"),
     # -- rows ---------------------------------------------------------------------------------------------------------
     "several_batches": (
         "这些行来自不同的批次（{batches}），请分成几个文件运行",
@@ -322,6 +398,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "run_paused": (
         "批次 {batch} 已暂停，不会提交新任务；继续请运行 dujiang batch resume {batch}",
         "the batch {batch} is paused, so nothing new is submitted; to go on: dujiang batch resume {batch}",
+    ),
+    "awake_failed": (
+        "没能阻止电脑睡眠（{reason}），请在系统设置里关闭睡眠；睡着时不会有进展",
+        "the machine can't be kept awake ({reason}), and asleep it does nothing: switch sleep off in its settings",
     ),
     "some_doubts": (
         "{count} 个任务存疑：提交后没收到应答，可能已付费，不会自动重交",
@@ -552,6 +632,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
                 "上传必须在多少秒内得到应答。",
                 "Seconds in which an upload must be answered.",
             ),
+            "allow_sleep": (
+                "`run` 工作时是否允许电脑睡眠（Windows 和 macOS）。",
+                "Whether the machine may fall asleep while `run` works (Windows and macOS).",
+            ),
             "lang": (
                 "界面语言：`zh` 或 `en`。默认随系统。",
                 "Language of everything a person reads: `zh` or `en`. Default: the system's.",
@@ -573,6 +657,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     # -- doctor -------------------------------------------------------------------------------------------------------
     "doctor_settings": ("设置", "settings"),
     "doctor_keys": ("密钥", "keys"),
+    "doctor_proxies": ("代理", "proxies"),
     "doctor_endpoint": ("服务地址", "endpoint"),
     "doctor_clock": ("时钟", "clock"),
     "doctor_disk": ("磁盘", "disk"),
@@ -592,6 +677,9 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "连不上服务商，没能检验账号 {account}",
         "the vendor can't be reached to test account {account}",
     ),
+    "doctor_proxy": ("经过 {proxy}", "through {proxy}"),
+    "doctor_proxy_none": ("没有", "none"),
+    "doctor_proxy_local": ("没有：访问本机从不使用代理", "none: they are never used for this machine"),
     "doctor_endpoint_answers": ("{endpoint} 有应答", "{endpoint} answers"),
     "doctor_endpoint_silent": ("{endpoint} 没有应答：{reason}", "{endpoint} does not answer: {reason}"),
     "doctor_clock_right": ("与服务商相差 {skew} 秒", "{skew} s from the vendor's"),

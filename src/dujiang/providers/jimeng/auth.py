@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote
 
 import httpx2
 
-from dujiang.domain.accounts import Key
+from dujiang.domain.accounts import Key, foreign_sign
 
 ALGORITHM: Final = "HMAC-SHA256"
 REGION: Final = "cn-north-1"
@@ -64,7 +64,7 @@ class VolcengineAuth(httpx2.Auth):
 def is_well_formed(key: Key) -> bool:
     """Whether requests can be signed with `key` at all: nothing is empty, and what is sent fits into a header."""
     sent = (key.access, key.session_token or "-")
-    return bool(key.secret) and all(text and text.isascii() and text.isprintable() and " " not in text for text in sent)
+    return bool(key.secret) and all(text and foreign_sign(text) is None for text in sent)
 
 
 def canonical_request(method: str, url: httpx2.URL, signed: dict[str, str], names: str) -> str:
