@@ -64,7 +64,7 @@ from dujiang.providers.jimeng.models import MODELS
 from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
-from dujiang.runner.polling import Pacer
+from dujiang.runner.polling import Pacers
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.references import Publishing, References
 from dujiang.runner.rescuer import Rescuer
@@ -721,7 +721,6 @@ class Rehearsal:
         ahead = {"prepare_ahead": self.prepare_ahead, "uploads_at_once": self.uploads_at_once}
         admission = Admission(engine, provider.endpoint, provider.models, self.accounts, limits, times, **ahead)
         await admission.open_lanes()
-        pacers: dict[int, Pacer] = {}
         neighbours = Neighbours(
             engine=engine,
             provider=provider,
@@ -732,7 +731,7 @@ class Rehearsal:
             rules=self.rules,
             times=times,
             keys=admission.key,
-            pacers=lambda account_id: pacers.setdefault(account_id, Pacer(self.clock, self._queries_a_second)),
+            pacers=Pacers(self.clock, self._queries_a_second),
             folder=BatchFolders(engine).images,
         )
         rescuer = Rescuer(engine, presence, times, admission.reaches)

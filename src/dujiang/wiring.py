@@ -34,7 +34,7 @@ from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.clock import SystemClock
 from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
-from dujiang.runner.polling import Pacer
+from dujiang.runner.polling import Pacers
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.progress import Progress
 from dujiang.runner.references import Publishing, References
@@ -287,7 +287,6 @@ async def _assembled(
         uploads_at_once=settings.uploads_at_once,
     )
     await admission.open_lanes(set_limit)
-    pacers: dict[int, Pacer] = {}
     neighbours = Neighbours(
         engine=engine,
         provider=provider,
@@ -298,7 +297,7 @@ async def _assembled(
         rules=retry_rules(settings),
         times=times,
         keys=admission.key,
-        pacers=lambda account_id: pacers.setdefault(account_id, Pacer(clock, settings.queries_a_second)),
+        pacers=Pacers(clock, settings.queries_a_second),
         folder=BatchFolders(engine).images,
     )
     rescuer = Rescuer(engine, presence, times, admission.reaches)

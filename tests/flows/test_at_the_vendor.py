@@ -145,3 +145,19 @@ async def test_a_living_program_is_not_robbed_of_its_tasks(tmp_path: Path) -> No
 
     assert all(history == ["Claimed", "Accepted", "Rendered", "Saved"] for history in histories)
     assert stage.provider.most_running == 3
+
+
+async def test_after_a_gap_in_time_every_job_is_looked_at_at_once(tmp_path: Path) -> None:
+    """The machine slept: wall time went on, and the next look was minutes away."""
+    async with rehearsal(tmp_path, ["a", "b"], limit=2) as stage:
+        stage.provider.on("a", run_s=3000)
+        stage.provider.on("b", run_s=3000)
+        running = await stage.start()
+        await stage.clock.sleep(2990)
+        looked = len(stage.provider.looked)
+        stage.clock.set_back(-600)
+        await stage.clock.sleep(1.2)
+        assert len(stage.provider.looked) >= looked + 2
+        assert await running is RunEnd.OVER
+
+    assert stage.log.lines("woke_up") == ["时间跳跃了 600 秒（休眠？），立即查询所有作业"]

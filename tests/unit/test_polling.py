@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dujiang.domain.run_times import RunTimes
-from dujiang.runner.polling import Pacer
+from dujiang.runner.polling import Pacer, Pacers
 from dujiang.testing import FakeClock
 
 MEDIAN_S = 22.0
@@ -186,3 +186,31 @@ async def test_after_too_many_requests_nobody_looks_for_a_while_not_even_who_sto
     assert looks[:4] == pytest.approx([0, 0.1, 0.2, 0.3])
     assert min(looks[4:]) >= 2.35
     assert all(later - sooner >= 0.1 - 1e-9 for sooner, later in pairwise(looks))
+
+
+async def test_who_waits_for_a_look_is_woken_when_time_has_jumped() -> None:
+    clock = FakeClock(auto=False)
+    pacers = Pacers(clock)
+    pacer = pacers.of(1)
+    watch = pacer.begin(RunTimes(1000.0))
+    waiting = asyncio.create_task(pacer.turn(watch))
+    await clock.settled()
+
+    pacers.look_now(elapsed_jumped=True)
+    await waiting
+
+    assert clock.elapsed() == 0
+    assert pacer.gaps == 1
+    assert pacers.of(1) is pacer
+
+
+async def test_a_wait_for_a_look_that_is_cancelled_leaves_nothing_behind() -> None:
+    clock = FakeClock(auto=False)
+    pacer = Pacer(clock)
+    waiting = asyncio.create_task(pacer.turn(pacer.begin(RunTimes(1000.0))))
+    await clock.settled()
+
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    assert pacer._naps == set()

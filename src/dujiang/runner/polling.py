@@ -6,6 +6,7 @@ second `h` that a job ends (its lane's run times say it), the looks that waste l
 ∫√h dt has reached that budget.
 """
 
+import asyncio
 import math
 from typing import Final
 
@@ -42,6 +43,9 @@ class Pacer:
         self._watches: set[Watch] = set()
         self._next_query_at = 0.0
         self._quiet_until = 0.0
+        self._naps: set[asyncio.Future[None]] = set()
+        self.gaps = 0
+        """How often monotonic time has jumped; what was measured across that says nothing."""
 
     def begin(self, times: RunTimes, age_s: float = 0.0) -> Watch:
         """Watch a job that the vendor accepted `age_s` ago."""
@@ -56,11 +60,29 @@ class Pacer:
     async def turn(self, watch: Watch, *, at_once: bool = False) -> None:
         """Wait until it is worth looking at this job (now, if `at_once`), and until the account may be asked."""
         if not at_once:
-            await self._clock.sleep(self.wait_s(watch))
+            await self._nap(self.wait_s(watch))
         while (wait_s := self._place_in_line()) > 0:
             await self._clock.sleep(wait_s)
             if self._clock.elapsed() >= self._quiet_until:
                 return
+
+    async def _nap(self, seconds: float) -> None:
+        """Wait so long, or until everyone is told to look now."""
+        nap = asyncio.ensure_future(self._clock.sleep(seconds))
+        self._naps.add(nap)
+        try:
+            await asyncio.wait([nap])
+        finally:
+            self._naps.discard(nap)
+            nap.cancel()
+        if not nap.cancelled():
+            nap.result()
+
+    def look_now(self, *, elapsed_jumped: bool) -> None:
+        """Time has passed unnoticed: whatever has ended meanwhile ended long ago."""
+        self.gaps += elapsed_jumped
+        for nap in self._naps:
+            nap.cancel()
 
     def _place_in_line(self) -> float:
         """Seconds until the next query that nobody has taken yet; it is taken now."""
@@ -99,3 +121,23 @@ class Pacer:
 
     def _hazard(self, watch: Watch, age_s: float) -> float:
         return watch.times.fit().hazard(age_s) + ANY_TIME / self._clock.scale
+
+
+class Pacers:
+    """A pacer for each account."""
+
+    def __init__(self, clock: Clock, queries_a_second: float = QUERIES_A_SECOND) -> None:
+        self._clock = clock
+        self._rate = queries_a_second
+        self._pacers: dict[int, Pacer] = {}
+
+    def of(self, account_id: int) -> Pacer:
+        """The account's pacer."""
+        if account_id not in self._pacers:
+            self._pacers[account_id] = Pacer(self._clock, self._rate)
+        return self._pacers[account_id]
+
+    def look_now(self, *, elapsed_jumped: bool) -> None:
+        """Every job is looked at, as fast as its account may."""
+        for pacer in self._pacers.values():
+            pacer.look_now(elapsed_jumped=elapsed_jumped)

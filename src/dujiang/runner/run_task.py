@@ -31,7 +31,7 @@ from dujiang.domain.retry import LookHistory, RetryRules, Verdict, after_look, a
 from dujiang.domain.task import Task
 from dujiang.ports import Clock, Engine, ImageStore, Look, Provider, Worker
 from dujiang.runner.lane_times import LaneTimes
-from dujiang.runner.polling import Pacer, Watch
+from dujiang.runner.polling import Pacer, Pacers, Watch
 from dujiang.runner.references import References
 from dujiang.runner.telling import Teller
 
@@ -56,7 +56,7 @@ class Neighbours:
     times: LaneTimes
     keys: Callable[[Task], Key]
     """The key to sign with for this task's attempt; raises `AccountRefused` if its account is not configured."""
-    pacers: Callable[[int], Pacer]
+    pacers: Pacers
     folder: Callable[[Task], Awaitable[Path]]
     """The folder of the task's batch for pictures."""
 
@@ -90,6 +90,10 @@ class RunTask:
     def host_name(self) -> str:
         """Who publishes references, as it rests."""
         return self._with.references.host_name
+
+    def look_now(self, *, elapsed_jumped: bool) -> None:
+        """Look at every job at once: time has passed unnoticed."""
+        self._with.pacers.look_now(elapsed_jumped=elapsed_jumped)
 
     async def steps(self, task: Task) -> AsyncIterator[Task]:
         """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over."""
@@ -187,7 +191,7 @@ class RunTask:
         """Look at the job until the vendor says that it is over."""
         assert task.attempt is not None, "a job belongs to an attempt"
         times = await self._with.times.load(task.attempt.lane_id)
-        pacer = self._with.pacers(task.attempt.account_id)
+        pacer = self._with.pacers.of(task.attempt.account_id)
         accepted_at = task.attempt.accepted_at or self._with.clock.now()
         watch = pacer.begin(times, max(0.0, self._with.clock.now() - accepted_at))
         # Accepted a moment ago, in this process; neither adopted nor asked for new addresses.
@@ -266,6 +270,7 @@ class _Watching:
         self._hearing = hearing
         self._at_once = not fresh
         self._measured = fresh
+        self._gaps = pacer.gaps
         self._slot_lasts = fresh  # an adopted job's slot may have been given an end while nobody could look
         self._history = LookHistory()
         self._failed_looks = 0
@@ -295,7 +300,7 @@ class _Watching:
 
     def _run_s(self) -> float | None:
         """What this run took, unless it was adopted or not looked at for a while."""
-        if not self._measured or self._failed_looks:
+        if not self._measured or self._failed_looks or self._gaps != self._pacer.gaps:
             return None
         run_s = self._watch.age_s(self._with.clock.elapsed())
         self._with.times.add(self._attempt.lane_id, run_s)

@@ -24,6 +24,7 @@ from dujiang.runner.telling import Flow
 LOOK_AROUND_EVERY_S: Final = 1.0  # for what other programs changed: pauses, cancels, decisions, new rows
 RESCUE_EVERY_S: Final = 10.0
 FIRST_ANSWER_WITHIN_S: Final = 30.0
+GAP_S: Final = 5.0  # real: a short wait that took so much longer was no wait
 NOTHING: Final = Turn([], None)
 
 
@@ -198,13 +199,25 @@ class BatchWorker:
         """Until something happens here, `until` has come, or another program changed something."""
         while not self._wake.is_set():
             left_s = min(self._clock.scaled(LOOK_AROUND_EVERY_S), until - self._clock.elapsed())
-            if left_s <= 0 or await wait_for(self._wake, left_s, self._clock):
+            if left_s <= 0:
+                return
+            wall, elapsed = self._clock.now(), self._clock.elapsed()
+            woken = await wait_for(self._wake, left_s, self._clock)
+            self._notice_gap(self._clock.now() - wall, self._clock.elapsed() - elapsed, left_s)
+            if woken:
                 return
             if await self._engine.changed_elsewhere():
                 await self._admission.reread_limits()
                 await self._cancel_asked()
                 await self._decide(batch)
                 return
+
+    def _notice_gap(self, wall_s: float, elapsed_s: float, meant_s: float) -> None:
+        """A machine that was asleep finds its jobs long ended. Some systems stop the monotonic clock meanwhile."""
+        gap_s = max(wall_s, elapsed_s) - meant_s
+        if gap_s > GAP_S:
+            self._log.tell("woke_up", gap_s=f"{gap_s:.0f}")
+            self._run_task.look_now(elapsed_jumped=elapsed_s - meant_s > GAP_S)
 
     async def _forget_rests(self) -> None:
         """A start is a person's hint that something is mended: what an earlier run found at fault is asked at once."""
