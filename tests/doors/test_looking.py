@@ -4,7 +4,8 @@ import json
 import re
 import socket
 import time
-from typing import NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
 
 import pytest
 from rich.cells import cell_len
@@ -13,6 +14,8 @@ from dujiang.simulator import RunningSimulator
 
 from .conftest import MakeVendor
 from .studio import SECRET_KEY, Studio
+
+ROOT: Final = Path(__file__).parents[2]
 
 # -- plan
 
@@ -79,9 +82,18 @@ def test_plan_of_nothing_is_9_and_of_no_file_2(studio: Studio) -> None:
 # -- doctor
 
 
+def sections_of(document: Path) -> list[str]:
+    """As a link names them."""
+    return [title.lower().replace(" ", "-") for title in re.findall("^## (.+)$", document.read_text("utf-8"), re.M)]
+
+
 def checks(studio: Studio) -> tuple[int, dict[str, bool], str]:
     told = studio.run("doctor", "--json")
     assert told.err == ""
+    for check in told.lines:
+        path, _, section = check.get("help", "").partition("#")
+        assert check["ok"] == (not path)
+        assert check["ok"] or section in sections_of(ROOT / path)
     return told.code, {check["check"]: check["ok"] for check in told.lines}, told.out
 
 

@@ -121,8 +121,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Serve a local Jimeng and Superbed for rehearsals and tests (see dujiang sim --help)",
     ),
     "help_doctor": (
-        "检查设置、密钥、服务地址、时钟、磁盘和数据库",
-        "Check settings, keys, endpoint, clock, disk and database",
+        "检查设置、密钥、代理、服务地址、时钟、图床、磁盘和数据库",
+        "Check settings, keys, proxies, endpoint, clock, image host, disk and database",
     ),
     "help_config": ("查看设置", "See settings"),
     "help_config_schema": ("列出全部设置项", "List every setting"),
