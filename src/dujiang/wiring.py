@@ -21,6 +21,7 @@ from dujiang.domain.retry import RetryRules, UploadRules
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import report_rows
+from dujiang.hosts import superbed as hosting
 from dujiang.hosts.superbed import SuperbedHost
 from dujiang.messages import text
 from dujiang.ports import Clock, Engine, ImageHost, ImageStore, Log, Provider, ReferenceCheck
@@ -110,10 +111,15 @@ def make_provider(settings: Settings, clock: Clock) -> JimengProvider:
 def check_endpoint(settings: Settings) -> None:
     """Raises `EndpointRefused` for an endpoint, or a way to it, that must not be used."""
     for endpoint in (settings.jimeng_endpoint, settings.superbed_endpoint):
-        try:
-            open_client(endpoint_url(endpoint), keep_alive=0, tls=False)
-        except ValueError as error:
-            raise _refused(error, endpoint) from None
+        check_address(endpoint)
+
+
+def check_address(endpoint: str) -> None:
+    """Raises `EndpointRefused` if this one must not be used. Asks nobody."""
+    try:
+        open_client(endpoint_url(endpoint), keep_alive=0, tls=False)
+    except ValueError as error:
+        raise _refused(error, endpoint) from None
 
 
 def _refused(error: ValueError, endpoint: str) -> EndpointRefused:
@@ -195,6 +201,12 @@ async def probe(settings: Settings, account: Account) -> Probe:
         return await probing.probe(provider, account, clock)
     finally:
         await provider.aclose()
+
+
+async def probe_host(settings: Settings) -> str | None:
+    """What keeps the image host from answering; None if it answers. Uploads nothing. Raises `EndpointRefused`."""
+    check_address(settings.superbed_endpoint)
+    return await hosting.silence_of(settings.superbed_endpoint, timeout_s=settings.connect_timeout)
 
 
 def _retry_in_silence() -> None:

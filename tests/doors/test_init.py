@@ -372,7 +372,15 @@ def test_the_keyring_is_asked_only_by_who_needs_a_key_and_once(studio: Studio, k
     studio.run("tasks", "list")
     assert keyring.asked == []
     studio.run("doctor")
-    assert len(keyring.asked) == 2
+    assert len(keyring.asked) == len(set(keyring.asked)) == 3
+
+
+def test_doctor_finds_a_token_that_the_keyring_does_not_hold(studio: Studio, keyring: Keyring) -> None:
+    studio.set(SUPERBED_TOKEN="keyring:dujiang/nothing")
+
+    found = {check["check"]: check for check in studio.run("doctor", "--json").lines}
+
+    assert (found["host"]["ok"], found["host"]["help"]) == (False, "docs/troubleshooting.md#keys")
 
 
 def test_keys_of_another_home_are_not_overwritten(studio: Studio, keyring: Keyring) -> None:

@@ -4,14 +4,18 @@ import json
 import re
 import socket
 import time
-from typing import NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
 
 import pytest
+from rich.cells import cell_len
 
 from dujiang.simulator import RunningSimulator
 
 from .conftest import MakeVendor
 from .studio import SECRET_KEY, Studio
+
+ROOT: Final = Path(__file__).parents[2]
 
 # -- plan
 
@@ -78,9 +82,18 @@ def test_plan_of_nothing_is_9_and_of_no_file_2(studio: Studio) -> None:
 # -- doctor
 
 
+def sections_of(document: Path) -> list[str]:
+    """As a link names them."""
+    return [title.lower().replace(" ", "-") for title in re.findall("^## (.+)$", document.read_text("utf-8"), re.M)]
+
+
 def checks(studio: Studio) -> tuple[int, dict[str, bool], str]:
     told = studio.run("doctor", "--json")
     assert told.err == ""
+    for check in told.lines:
+        path, _, section = check.get("help", "").partition("#")
+        assert check["ok"] == (not path)
+        assert check["ok"] or section in sections_of(ROOT / path)
     return told.code, {check["check"]: check["ok"] for check in told.lines}, told.out
 
 
@@ -88,9 +101,12 @@ def test_doctor_finds_everything_well(studio: Studio, vendor: RunningSimulator) 
     code, found, _ = checks(studio)
 
     assert code == 0
-    assert found == dict.fromkeys(("settings", "proxies", "endpoint", "keys", "clock", "disk", "database"), True)
+    names = ("settings", "proxies", "endpoint", "keys", "clock", "host", "disk", "database")
+    assert found == dict.fromkeys(names, True)
     assert vendor.ledger()["submits"] == 0
-    assert studio.run("--lang", "zh", "doctor").out.count("正常") == 7
+    chinese = studio.run("--lang", "zh", "doctor").out
+    assert chinese.count("正常") == 8
+    assert "troubleshooting" not in chinese
 
 
 def test_doctor_finds_a_wrong_key(studio: Studio, vendor: RunningSimulator) -> None:
@@ -114,6 +130,7 @@ def test_doctor_finds_nobody_at_the_endpoint(studio: Studio) -> None:
 
     assert (code, found["endpoint"], found["keys"]) == (6, False, False)
     assert "http://127.0.0.1:9" in out
+    assert out.count('"help":"docs/troubleshooting.md#network"') == 2
 
 
 def test_doctor_finds_a_clock_that_is_wrong(studio: Studio, make_vendor: MakeVendor) -> None:
@@ -167,6 +184,80 @@ def test_doctor_finds_a_misspelt_variable_a_bad_disk_and_a_bad_database(
     assert code == 2
     assert [name for name, ok in found.items() if not ok] == ["settings", "disk", "database"]
     assert "DUJIANG_CONCURENCY" in out
+
+
+def host_check(studio: Studio) -> dict[str, object]:
+    return next(line for line in studio.run("doctor", "--json").lines if line["check"] == "host")
+
+
+def test_doctor_asks_the_image_host_and_uploads_nothing(studio: Studio, vendor: RunningSimulator) -> None:
+    studio.set(SUPERBED_TOKEN="any", DUJIANG_SUPERBED_ENDPOINT=vendor.url)
+
+    found = host_check(studio)
+
+    assert found["ok"] is True
+    assert str(found["details"]).endswith("answers; the token is tested by the first upload")
+    assert vendor.ledger()["uploads"] == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "references from files can't be uploaded"),
+        ({"SUPERBED_TOKEN": ""}, "references from files can't be uploaded"),
+        ({"SUPERBED_TOKEN": "any", "DUJIANG_IMAGE_HOST": "inline"}, "not used"),
+    ],
+)
+def test_a_studio_without_an_image_host_has_no_problem(
+    studio: Studio, vendor: RunningSimulator, variables: dict[str, str], words: str
+) -> None:
+    studio.set(DUJIANG_SUPERBED_ENDPOINT="http://127.0.0.1:9", **variables)
+
+    told = studio.run("doctor", "--json")
+
+    assert told.code == 0
+    assert words in told.out
+
+
+def test_doctor_finds_nobody_at_the_image_host(studio: Studio, vendor: RunningSimulator) -> None:
+    studio.set(SUPERBED_TOKEN="hush-hush", DUJIANG_SUPERBED_ENDPOINT="http://127.0.0.1:9")
+
+    code, found, out = checks(studio)
+
+    assert (code, [name for name, ok in found.items() if not ok]) == (6, ["host"])
+    assert '"help":"docs/troubleshooting.md#host"' in out
+    assert "hush-hush" not in out
+
+
+def test_doctor_refuses_an_image_host_that_the_token_could_be_overheard_by(
+    studio: Studio, vendor: RunningSimulator
+) -> None:
+    studio.set(SUPERBED_TOKEN="any", DUJIANG_SUPERBED_ENDPOINT="http://example.com")
+
+    code, found, _ = checks(studio)
+
+    assert (code, [name for name, ok in found.items() if not ok]) == (2, ["host"])
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [("en", "see docs/troubleshooting.md#network"), ("zh", "见 docs/troubleshooting.zh-CN.md#network")],
+)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_doctor_wraps_what_is_long_and_ends_with_where_to_read_on(
+    studio: Studio, language: str, line: str, columns: int
+) -> None:
+    studio.set(DUJIANG_JIMENG_ENDPOINT="http://127.0.0.1:9/a-very-long-address-that-does-not-fit-into-a-line-of-80")
+
+    studio.set(TTY_COMPATIBLE=1, COLUMNS=columns)  # as in a terminal
+
+    told = studio.run("--lang", language, "doctor")
+
+    shown = [re.sub(r"\x1b\[[0-9;]*m", "", shown).rstrip() for shown in told.out.splitlines()]
+    assert told.code == 6
+    assert sum(one.endswith(line) for one in shown) == 2
+    assert "…" not in told.out
+    assert max(map(cell_len, shown)) <= columns
 
 
 def test_doctor_finds_settings_that_cannot_be_read(studio: Studio) -> None:

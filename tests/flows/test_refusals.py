@@ -46,6 +46,17 @@ async def test_a_full_lane_waits_longer_and_longer_up_to_ten_seconds(tmp_path: P
     assert pauses(stage) == as_seconds(2, 4, 8, 10, 10, 10)
 
 
+async def test_a_task_that_is_refused_twenty_times_still_succeeds_and_has_used_no_try(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, ["a"]) as stage:
+        stage.provider.on("a", submits=[LaneFull("50430")] * 20)
+        assert await stage.run() is RunEnd.OVER
+        task = await stage.task("a")
+
+    assert (task.state, task.tries) == (State.SUCCEEDED, 0)
+    assert pauses(stage) == as_seconds(2, 4, 8, *[10] * 17)
+    assert len(stage.provider.jobs) == 1
+
+
 async def test_an_admission_ends_a_lanes_waiting(tmp_path: Path) -> None:
     async with rehearsal(tmp_path, ["a", "b"], limit=1) as stage:
         stage.provider.on("a", submits=[LaneFull("50430")] * 4)

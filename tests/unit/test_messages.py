@@ -153,7 +153,7 @@ def test_no_text_is_unused() -> None:
         ("disk_", ["full", "denied", "gone"]),
         ("resolved_", ["resubmit", "found", "fail"]),
         ("setting_is_", list(Settings.model_fields)),
-        ("doctor_", ["settings", "keys", "proxies", "endpoint", "clock", "disk", "database"]),
+        ("doctor_", ["settings", "keys", "proxies", "endpoint", "clock", "host", "disk", "database"]),
     ],
 )
 def test_a_family_of_texts_is_complete(prefix: str, names: list[str]) -> None:

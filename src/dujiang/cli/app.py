@@ -242,7 +242,7 @@ def doctor(
     as_json: Json = False,
     home: Home = None,
 ) -> None:
-    """Check settings, keys, endpoint, clock, disk and database."""
+    """Check settings, keys, proxies, endpoint, clock, image host, disk and database."""
     from dujiang.cli import doctor as door
 
     raise typer.Exit(door.doctor(out, home, as_json=as_json))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from dujiang import wiring
 from dujiang.cli.exits import Exit, describe
@@ -21,6 +22,9 @@ from dujiang.storage.keyring_entries import KeyringRefused
 
 LOW_GB = 1.0
 SKEW_MAX_S = 900
+NETWORK: Final = "network"
+TROUBLESHOOTING: Final = "docs/troubleshooting.md"
+"""Its sections have names that programs may rely on; the Chinese one has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,13 @@ class Check:
     ok: bool
     details: str
     exit_code: Exit = Exit.INPUT
+    section: str = ""
+    """Where docs/troubleshooting.md goes on about it, if not in the section of its name."""
+
+    @property
+    def anchor(self) -> str:
+        """The section that a person who has this problem reads."""
+        return self.section or self.name
 
 
 def doctor(out: Path, home: Path | None, *, as_json: bool) -> int:
@@ -38,15 +49,21 @@ def doctor(out: Path, home: Path | None, *, as_json: bool) -> int:
     checks = list(_checks(out, home))
     if as_json:
         for check in checks:
-            print_json({"check": check.name, "ok": check.ok, "details": check.details})
+            help_ = {} if check.ok else {"help": f"{TROUBLESHOOTING}#{check.anchor}"}
+            print_json({"check": check.name, "ok": check.ok, "details": check.details, **help_})
     else:
         columns = [text(f"column_{name}") for name in ("check", "result", "details")]
         rows = [
-            [text(f"doctor_{check.name}"), text("doctor_ok" if check.ok else "doctor_bad"), check.details]
+            [text(f"doctor_{check.name}"), text("doctor_ok" if check.ok else "doctor_bad"), _told(check)]
             for check in checks
         ]
-        print_table(columns, rows)
+        print_table(columns, rows, wrapped=2)
     return next((check.exit_code for check in checks if not check.ok), Exit.OK)
+
+
+def _told(check: Check) -> str:
+    """Its details, and where to read on if it failed."""
+    return check.details if check.ok else f"{check.details}\n{text('doctor_see', anchor=check.anchor)}"
 
 
 def _checks(out: Path, home: Path | None) -> Iterator[Check]:
@@ -66,6 +83,7 @@ def _checks(out: Path, home: Path | None) -> Iterator[Check]:
         yield Check("keys", False, text("no_credentials"), Exit.CREDENTIALS)
     yield from _proxies(settings)
     yield from asyncio.run(_vendor(settings))
+    yield asyncio.run(_host(settings))
     yield from (_disk(out), _database(settings))
 
 
@@ -86,22 +104,19 @@ def _proxies(settings: Settings) -> Iterator[Check]:
 async def _vendor(settings: Settings) -> list[Check]:
     """Ask for a job that does not exist: it costs nothing, and tells endpoint, keys and clock apart."""
     try:
-        wiring.check_endpoint(settings)
+        wiring.check_address(settings.jimeng_endpoint)
         found = [await wiring.probe(settings, account) for account in settings.configured_accounts()]
     except DujiangError as error:
-        return [Check("endpoint", False, describe(error))]
+        return [Check("endpoint", False, describe(error), section=NETWORK)]
     endpoint = settings.jimeng_endpoint
     if not found:
         return []
     silent = next((probe.network for probe in found if probe.network), None)
     if silent:
-        checks = [
-            Check("endpoint", False, text("doctor_endpoint_silent", endpoint=endpoint, reason=silent), Exit.UNREACHABLE)
-        ]
-        return checks + [
-            Check("keys", False, text("doctor_keys_untested", account=probe.account), Exit.UNREACHABLE)
-            for probe in found
-        ]
+        told = text("doctor_endpoint_silent", endpoint=endpoint, reason=silent)
+        untested = [text("doctor_keys_untested", account=probe.account) for probe in found]
+        named = [("endpoint", told), *(("keys", details) for details in untested)]
+        return [Check(name, False, details, Exit.UNREACHABLE, NETWORK) for name, details in named]
     checks = [Check("endpoint", True, text("doctor_endpoint_answers", endpoint=endpoint))]
     for probe in found:
         code = "doctor_keys_refused" if probe.refused else "doctor_keys_accepted"
@@ -109,6 +124,24 @@ async def _vendor(settings: Settings) -> list[Check]:
         checks.append(Check("keys", not probe.refused, details, Exit.CREDENTIALS))
     checks.append(_clock([probe.skew_s for probe in found if probe.skew_s is not None]))
     return checks
+
+
+async def _host(settings: Settings) -> Check:
+    """Asks whether somebody is there. Uploads nothing: pictures that are refused suspend an account."""
+    try:
+        wiring.check_address(settings.superbed_endpoint)
+        if settings.image_host == "inline":
+            return Check("host", True, text("doctor_host_inline"))
+        if not settings.configured_superbed_token():
+            return Check("host", True, text("doctor_host_no_token"))
+        silence = await wiring.probe_host(settings)
+    except KeyringRefused as error:
+        return Check("host", False, describe(error), Exit.CREDENTIALS, "keys")
+    except DujiangError as error:
+        return Check("host", False, describe(error))
+    code = "doctor_host_silent" if silence else "doctor_host_answers"
+    details = text(code, endpoint=settings.superbed_endpoint, reason=silence)
+    return Check("host", not silence, details, Exit.UNREACHABLE)
 
 
 def _clock(skews: list[float]) -> Check:

@@ -17,17 +17,29 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: Sequence[int] = ()) -> None:
-    """A table. Columns in `wide` share what room a terminal leaves and are cut; into a file nothing is cut."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    wide: Sequence[int] = (),
+    wrapped: int | None = None,
+) -> None:
+    """A table. Columns in `wide` share what room a terminal leaves and are cut; into a file nothing is cut.
+
+    The column `wrapped` gets what room is left and goes on in further lines.
+    """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     needed = [
-        max(cell_len(words) for words in (column, *(row[n] for row in cells))) for n, column in enumerate(columns)
+        max(cell_len(line) for words in (column, *(row[n] for row in cells)) for line in words.splitlines() or [""])
+        for n, column in enumerate(columns)
     ]
-    widths = _fitted(needed, wide, console.width - GAP * (len(columns) - 1)) if console.is_terminal else needed
+    giving = wide if wrapped is None else (*wide, wrapped)
+    widths = _fitted(needed, giving, console.width - GAP * (len(columns) - 1)) if console.is_terminal else needed
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
-    for column, width in zip(columns, widths, strict=True):
-        table.add_column(column, no_wrap=True, overflow="ellipsis", width=width)
+    for number, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        wraps = number == wrapped
+        table.add_column(column, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis", width=width)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     total = sum(widths) + GAP * len(columns)

@@ -29,6 +29,7 @@ OF_ACCOUNT: Final = re.compile(
 )
 TOO_MANY: Final = re.compile(r"too many|frequen|busy|频繁|过快|同时|并发|稍后|繁忙", re.IGNORECASE)
 LONGEST: Final = 200
+NAMED: Final = {"User-Agent": f"dujiang/{__version__}", "Accept": "application/json"}
 
 
 class SuperbedHost:
@@ -72,7 +73,7 @@ class SuperbedHost:
                     self._upload,
                     data={"token": self._token, "filename": name},
                     files={"file": (name, content)},
-                    headers={"User-Agent": f"dujiang/{__version__}", "Accept": "application/json"},
+                    headers=NAMED,
                     extensions={"timeout": {"connect": self._connect_s}},
                 )
         except Exception as failure:
@@ -98,6 +99,28 @@ class SuperbedHost:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._client.aclose()
+
+
+async def silence_of(
+    endpoint: str,
+    *,
+    timeout_s: float = 10,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> str | None:
+    """What keeps the host from answering; None if it answers. Asks for its root, without the token: uploads nothing.
+
+    Any answer but a 5xx shows that the way is there; nobody knows what a harmless question about the token would be.
+    `endpoint` as in `SuperbedHost`.
+    """
+    url = endpoint_url(endpoint)
+    trust: ssl.SSLContext | bool = tls or (httpx2.create_ssl_context() if url.scheme == "https" else False)
+    async with open_client(url, keep_alive=0, tls=trust, transport=transport) as client:
+        try:
+            async with asyncio.timeout(timeout_s), client.stream("GET", url, headers=NAMED) as reply:
+                return f"HTTP {reply.status_code}" if reply.status_code >= 500 else None
+        except (TimeoutError, OSError, httpx2.HTTPError) as failure:
+            return failure_told(failure, timeout_s)
 
 
 def _down(failure: BaseException, timeout_s: float) -> HostDown:

@@ -121,8 +121,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Serve a local Jimeng and Superbed for rehearsals and tests (see dujiang sim --help)",
     ),
     "help_doctor": (
-        "检查设置、密钥、服务地址、时钟、磁盘和数据库",
-        "Check settings, keys, endpoint, clock, disk and database",
+        "检查设置、密钥、代理、服务地址、时钟、图床、磁盘和数据库",
+        "Check settings, keys, proxies, endpoint, clock, image host, disk and database",
     ),
     "help_config": ("查看设置", "See settings"),
     "help_config_schema": ("列出全部设置项", "List every setting"),
@@ -660,10 +660,12 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "doctor_proxies": ("代理", "proxies"),
     "doctor_endpoint": ("服务地址", "endpoint"),
     "doctor_clock": ("时钟", "clock"),
+    "doctor_host": ("图床", "host"),
     "doctor_disk": ("磁盘", "disk"),
     "doctor_database": ("数据库", "database"),
     "doctor_ok": ("正常", "ok"),
     "doctor_bad": ("有问题", "problem"),
+    "doctor_see": ("见 docs/troubleshooting.zh-CN.md#{anchor}", "see docs/troubleshooting.md#{anchor}"),
     "doctor_settings_unknown": (
         "这些环境变量不是设置项：{names}",
         "these variables are no settings: {names}",
@@ -688,6 +690,20 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{skew} s from the vendor's; beyond 900 s every request is refused. Set the system's clock",
     ),
     "doctor_clock_unknown": ("服务商没有给出时间", "the vendor gave no time"),
+    "doctor_host_answers": (
+        "{endpoint} 有应答；token 要到第一次上传才会被检验",
+        "{endpoint} answers; the token is tested by the first upload",
+    ),
+    "doctor_host_silent": ("{endpoint} 没有应答：{reason}", "{endpoint} does not answer: {reason}"),
+    "doctor_host_no_token": (
+        "没有 token（SUPERBED_TOKEN）：本地参考图无法上传；公开网址可以用，i2i-3.0 不需要图床",
+        "no token (SUPERBED_TOKEN): references from files can't be uploaded; public addresses work, and i2i-3.0 needs"
+        " no host",
+    ),
+    "doctor_host_inline": (
+        "不使用（DUJIANG_IMAGE_HOST=inline）：本地参考图只能用于 i2i-3.0",
+        "not used (DUJIANG_IMAGE_HOST=inline): references from files work with i2i-3.0 only",
+    ),
     "doctor_disk_free": ("{path} 可写，剩余 {free} GB", "{path} can be written, {free} GB free"),
     "doctor_disk_low": ("{path} 只剩 {free} GB", "{path} has only {free} GB left"),
     "doctor_database_ok": ("{path}，版本 {schema}", "{path}, schema {schema}"),
