@@ -31,7 +31,6 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         DUJIANG_LANG="en",
         DUJIANG_SUPERBED_ENDPOINT="http://127.0.0.1:9",
         DUJIANG_JIMENG_ENDPOINT="http://127.0.0.1:9",  # nobody is there: a test that needs a vendor makes one
-        DUJIANG_SUPERBED_ENDPOINT="http://127.0.0.1:9",
         VOLCENGINE_ACCESS_KEY=ACCESS_KEY,
         VOLCENGINE_SECRET_KEY=SECRET_KEY,
     )
