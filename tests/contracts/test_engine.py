@@ -1493,6 +1493,18 @@ async def test_tasks_in_a_list_tell_their_references_and_how_many_are_published(
     assert shown["published"] == (1, 2)
 
 
+async def test_a_list_of_many_tasks_with_many_references_is_told(bench: Bench) -> None:
+    rows = [a_row(n, references=tuple(a_local(10 * n + m) for m in range(10))) for n in range(3300)]
+    await bench.engine.enqueue("b", rows)
+    await bench.engine.publish(a_local(32_999), "superbed", "https://h/last.png")
+
+    with reading(bench.engine.database) as connection:
+        shown = list_tasks(connection, TaskFilter(batch_id="b", limit=10_000))
+
+    assert len(shown) == 3300
+    assert [task["published"] for task in shown[-2:]] == [(0, 10), (1, 10)]
+
+
 async def test_a_link_that_was_refused_is_prepared_again_from_the_head_of_the_line(bench: Bench) -> None:
     await bench.rows(*range(3))
     for task in await bench.claim():
