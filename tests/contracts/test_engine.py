@@ -1208,7 +1208,7 @@ def a_local(number: int = 1) -> LocalPicture:
     return LocalPicture(f"/refs/{number}.png", f"{number:064d}", "png", 1000 + number, 640, 480)
 
 
-WITH_PICTURE = {"references": (a_local(1), "https://example.com/2.png")}
+WITH_PICTURE: dict[str, Any] = {"references": (a_local(1), "https://example.com/2.png")}
 
 
 async def prepared(bench: Bench, task: Task) -> Task:

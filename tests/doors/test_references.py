@@ -189,7 +189,7 @@ def test_why_a_task_waits_for_its_pictures_is_told(studio: Studio, make_vendor: 
     with_host(studio, vendor)
     first, second = put(studio, "a.png"), put(studio, "b.png", other_png(1))
     sheet(studio, "a.png|b.png|https://example.com/x.png")
-    running = studio.start("run", "cats.csv")
+    studio.start("run", "cats.csv")
 
     def reason() -> str:
         return reason_that_begins(studio, "upload(")
@@ -197,9 +197,6 @@ def test_why_a_task_waits_for_its_pictures_is_told(studio: Studio, make_vendor: 
     assert eventually(reason) == "upload(0/2)"
     (task,) = studio.run("tasks", "list", "--batch", "cats", "--json").lines
     assert task["refs"] == [str(first), str(second), "https://example.com/x.png"]
-    running.interrupt()
-    running.interrupt()
-    running.end()
 
 
 def test_a_host_that_is_away_is_told_as_the_reason(studio: Studio, make_vendor: MakeVendor) -> None:
@@ -207,12 +204,9 @@ def test_a_host_that_is_away_is_told_as_the_reason(studio: Studio, make_vendor: 
     with_host(studio, vendor)
     put(studio, "a.png")
     sheet(studio, "a.png")
-    running = studio.start("run", "cats.csv")
+    studio.start("run", "cats.csv")
 
     def reason() -> str:
         return reason_that_begins(studio, "host(")
 
     assert eventually(reason).startswith("host(superbed, 503, next ")
-    running.interrupt()
-    running.interrupt()
-    running.end()
