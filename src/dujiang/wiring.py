@@ -130,7 +130,7 @@ def _refused(error: ValueError, endpoint: str) -> EndpointRefused:
 
 def check_host(settings: Settings, models: Iterable[str]) -> None:
     """Raises `NoHost` if references of one of these models can't be published."""
-    if settings.superbed_token is None or settings.image_host == "inline":
+    if not _has_token(settings) or settings.image_host == "inline":
         lacking = [model for model in models if not goes_inline(settings, model)]
         if lacking:
             raise NoHost(lacking)
@@ -138,8 +138,13 @@ def check_host(settings: Settings, models: Iterable[str]) -> None:
 
 def goes_inline(settings: Settings, model: str) -> bool:
     """Whether references from files go into the request itself for this model."""
-    wanted = settings.image_host == "inline" or (settings.image_host == "auto" and settings.superbed_token is None)
+    wanted = settings.image_host == "inline" or (settings.image_host == "auto" and not _has_token(settings))
     return wanted and MODELS[model].takes_inline
+
+
+def _has_token(settings: Settings) -> bool:
+    """Asked without the keyring: a variable that is set and empty is no token."""
+    return bool(settings.superbed_token and settings.superbed_token.get_secret_value().strip())
 
 
 def make_host(settings: Settings) -> ImageHost | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dujiang.domain.rows import InputError, RawRow
 from dujiang.intake_formats import open_rows
-from dujiang.intake_formats.decoding import PORTION, is_misread, readable
+from dujiang.intake_formats.decoding import LONGEST_LINE, PORTION, is_misread, readable
 from dujiang.messages import text
 from dujiang.messages.catalogue import TEXTS
 
@@ -188,7 +188,6 @@ def test_prompts_may_be_piped_in() -> None:
         ("a.jsonl", b"\xef\xbb\xbf{}\n\xff", "input_encoding", {"line": 2, "byte": 6}),
         ("a.csv", b"prompt\nb\0ad\n", "input_nul", {"line": 2}),
         ("a.txt", "a cat\n".encode("utf-16-le"), "input_nul", {"line": 1}),
-        ("a.jsonl", b"x" * (2 * PORTION), "input_line", {"line": 1}),
         ("a.csv", b'prompt,id\na,1\n"never closed,2\nb,3\n', "input_csv", {"row": 3, "line": 4}),
         ("a.csv", b'prompt,id\n"a" b,1\n', "input_csv", {"row": 2, "line": 2}),
         ("a.csv", b"prompt, id,id \na,1,2\n", "input_column_twice", {"value": "id"}),
@@ -239,10 +238,67 @@ def test_a_file_that_excel_holds_or_a_disk_lost(number: int, code: str, tmp_path
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"ok\n\xff\xff\xff\n", "input_encoding"), (b"a\0b", "input_nul"), (b"x" * PORTION, "input_line")],
+    [(b"ok\n\xff\xff\xff\n", "input_encoding"), (b"a\0b", "input_nul")],
 )
 def test_a_pipe_that_can_not_be_read(content: bytes, code: str) -> None:
     assert refusal("-", io.BytesIO(content)).text_code == code
+
+
+def long_line(path: Path, length: int, before: bytes = b"", after: bytes = b"") -> Path:
+    with path.open("wb") as file:
+        file.write(before)
+        for start in range(0, length, PORTION):
+            file.write(b"x" * min(PORTION, length - start))
+        file.write(after)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
+def test_a_file_without_line_ends_is_refused_and_needs_little_memory(name: str, tmp_path: Path) -> None:
+    path = long_line(tmp_path / name, LONGEST_LINE + PORTION, b"prompt\n")
+
+    tracemalloc.start()
+    try:
+        error = refusal(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (error.text_code, error.fields["line"], error.fields["limit"]) == ("input_line", 2, LONGEST_LINE)
+    assert peak < 8 * PORTION
+
+
+def test_a_pipe_without_line_ends_is_refused(tmp_path: Path) -> None:
+    with long_line(tmp_path / "a", LONGEST_LINE + 1, b"ok\n").open("rb") as stdin:
+        error = refusal("-", stdin)
+
+    assert (error.text_code, error.fields["line"]) == ("input_line", 2)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_many_lines_of_a_few_megabytes_are_no_long_line(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes((b"x" * (PORTION + 7) + end) * 70)
+
+    assert sum(1 for _ in open_rows(path)) == 70
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("a.csv", b'prompt,refs\na cat,"', b'"\n'), ("a.jsonl", b'{"prompt": "a cat", "refs": ["', b'"]}\n')],
+)
+def test_a_picture_may_stand_in_a_row(name: str, before: bytes, after: bytes, tmp_path: Path) -> None:
+    length = 5 * PORTION + 3
+    (row,) = open_rows(long_line(tmp_path / name, length, before, after))
+
+    picture = "x" * length
+    assert row.values == {"prompt": "a cat", "refs": [picture] if name == "a.jsonl" else picture}
+
+
+def test_a_quote_that_is_never_closed_is_told_in_a_large_file_too(tmp_path: Path) -> None:
+    path = a_file(tmp_path, b'prompt,id\na,1\n"never closed,2\n' + b"b,3\n" * 100_000)
+
+    assert refusal(path).fields.items() >= {"row": 3}.items()
 
 
 def test_a_large_file_needs_little_memory(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Refused(DujiangError):
         self.fields = fields
 
 
-_BY_CODE: Final = {"no_credentials": Exit.CREDENTIALS, "keyring": Exit.CREDENTIALS}
+_BY_CODE: Final = dict.fromkeys(("no_credentials", "no_host_token", "keyring"), Exit.CREDENTIALS)
 
 
 def say(message: str) -> None:

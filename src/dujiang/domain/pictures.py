@@ -3,6 +3,7 @@ published first and is known by its content, so that the same bytes are one refe
 """
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -66,18 +67,19 @@ class PictureRules:
     def _shape(self, picture: LocalPicture) -> list[Flaw]:
         width, height = picture.width, picture.height
         written = f"{width}×{height}"
+        found = []
         if self.max_area is not None and width * height > self.max_area:
-            return [Flaw("reference_sides", written, f"width × height ≤ {self.max_area}")]
+            found.append(Flaw("reference_sides", written, f"width × height ≤ {self.max_area}"))
         if self.max_area is None and max(width, height) > self.max_side:
-            return [Flaw("reference_sides", written, f"≤ {self.max_side}×{self.max_side}")]
+            found.append(Flaw("reference_sides", written, f"≤ {self.max_side}×{self.max_side}"))
         if self.narrowest is not None and max(width, height) > self.narrowest * min(width, height):
-            return [Flaw("reference_shape", written, f"1:{self.narrowest:g} – {self.narrowest:g}:1")]
-        return []
+            found.append(Flaw("reference_shape", written, f"1:{self.narrowest:g} – {self.narrowest:g}:1"))
+        return found
 
 
 def megabytes(size: int) -> str:
-    """A size as a person reads it."""
-    return f"{size / MEGABYTE:.1f} MB"
+    """A size as a person reads it, rounded up: what is a byte too large does not look as large as its limit."""
+    return f"{math.ceil(size * 10 / MEGABYTE) / 10:.1f} MB"
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -22,6 +22,10 @@ from dujiang.domain.errors import HostDown, HostError, HostRefused, PictureRefus
 
 SOON: Final = frozenset({429, 503, 504})
 """Answers after which the host is asked again within seconds."""
+NOT_THERE: Final = frozenset({404, 405, 407, 410})
+"""Answers of whoever stands in the API's place: no picture is at fault."""
+OF_PICTURE: Final = frozenset({413, 415})
+"""Answers about the picture, whoever gives them: too large, of no kind that is taken."""
 OF_ACCOUNT: Final = re.compile(
     r"token|api.?key|login|unauthori[sz]ed|forbidden|suspend|banned|expired|quota|balance"
     r"|登录|令牌|认证|权限|账号|帐号|封禁|停用|暂停|过期|余额|流量|额度|欠费",
@@ -84,15 +88,15 @@ class SuperbedHost:
         raise self._refusal(reply)
 
     def _refusal(self, reply: httpx2.Response) -> HostError:
-        status, said = reply.status_code, _said(reply).replace(self._token, "***")
+        status, said = reply.status_code, _said(reply, self._token)
         told = f"HTTP {status} {said}".strip()
-        if status in SOON or (status == 200 and TOO_MANY.search(said)):
-            return HostDown(told, why=str(status if status != 200 else 429), soon=True)
-        if status >= 500 or 300 <= status < 400:
+        if status in SOON or (reply.is_success and TOO_MANY.search(said)):
+            return HostDown(told, why="429" if reply.is_success else str(status), soon=True)
+        if status >= 500 or 300 <= status < 400 or status in NOT_THERE:
             return HostDown(told, why=str(status))
         if status in {401, 402, 403} or OF_ACCOUNT.search(said):
             return HostRefused(told)
-        if status == 200 and not _answer(reply):
+        if not _refuses(reply) and status not in OF_PICTURE:
             return HostDown(f"{told} (no answer of the API)", why="answer")
         return PictureRefused(told)
 
@@ -164,7 +168,7 @@ def _answer(reply: httpx2.Response) -> Mapping[str, Any]:
 def _link_in(reply: httpx2.Response) -> str | None:
     """The link, if the answer says that all is well. Newer servers leave `err` out and put it into `data`."""
     answer = _answer(reply)
-    if reply.status_code != 200 or answer.get("err", 0) != 0 or answer.get("success") is False or answer.get("error"):
+    if not reply.is_success or _is_failure(answer):
         return None
     data = answer.get("data")
     for url in (answer.get("url"), data.get("url") if isinstance(data, dict) else None):
@@ -173,10 +177,27 @@ def _link_in(reply: httpx2.Response) -> str | None:
     return None
 
 
-def _said(reply: httpx2.Response) -> str:
-    """Its own words, on one line."""
+def _is_failure(answer: Mapping[str, Any]) -> bool:
+    return bool(_error_number(answer)) or answer.get("success") is False or bool(answer.get("error"))
+
+
+def _error_number(answer: Mapping[str, Any]) -> str:
+    """`err` if it is one; newer servers leave it out, or empty."""
+    number = str(answer.get("err") or 0)
+    return "" if number == "0" else number
+
+
+def _refuses(reply: httpx2.Response) -> bool:
+    """Whether the API itself says no: a success without a link, or somebody else's page, is no refusal."""
+    answer = _answer(reply)
+    return _is_failure(answer) or (bool(answer) and not reply.is_success)
+
+
+def _said(reply: httpx2.Response, secret: str) -> str:
+    """Its own words, on one line; `secret` is left out before they are cut, so that no part of it stays."""
     answer = _answer(reply)
     words = next((str(answer[name]) for name in ("msg", "message", "error", "detail") if answer.get(name)), "")
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in words[: 4 * LONGEST]).split())
-    number = f"err {answer['err']}" if answer.get("err") else ""
-    return f"{number} {line[:LONGEST]}".strip()
+    words = words.replace(secret, "***")[: 4 * LONGEST]
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in words).split())
+    number = _error_number(answer).replace(secret, "***")[:LONGEST]
+    return f"{f'err {number}' if number else ''} {line[:LONGEST]}".strip()

@@ -12,10 +12,12 @@ from typing import Final, TextIO
 
 from dujiang.domain.requests import Problem
 from dujiang.domain.rows import InputError, RawRow
-from dujiang.intake_formats.decoding import opened
+from dujiang.intake_formats.decoding import LONGEST_LINE, opened
 
 DELIMITERS: Final = ",\t;"
 _QUOTED: Final = re.compile(r'"[^"]*"')
+
+csv.field_size_limit(LONGEST_LINE)  # the module knows one limit for everybody; its own is 131,072 characters
 
 
 def read(path: Path) -> Iterator[RawRow]:

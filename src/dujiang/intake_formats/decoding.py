@@ -15,7 +15,10 @@ from typing import BinaryIO, Final, TextIO
 from dujiang.domain.rows import InputError
 
 PORTION: Final = 1 << 20
-"""Bytes read at once; a line that is longer is no line."""
+"""Bytes read at once."""
+
+LONGEST_LINE: Final = 64 << 20
+"""Characters; what is longer is no line. Pictures may stand in a row as `data:` URIs: one of 30 MB is 40 MB of text."""
 
 
 @contextmanager
@@ -118,7 +121,7 @@ def _scanned(file: BinaryIO, encoding: str, path: Path) -> _Scan:
     """Decode the whole file, in portions. Raises `InputError` for what no text file has."""
     scan = _Scan(encoding)
     decoder = codecs.getincrementaldecoder(encoding)("strict")
-    end, line = 0, 1
+    end, line, length = 0, 1, 0
     portion = b"?"
     while portion:
         portion = file.read(PORTION)
@@ -129,14 +132,12 @@ def _scanned(file: BinaryIO, encoding: str, path: Path) -> _Scan:
             before = error.object[: error.start]
             scan.flaw = end - len(error.object) + error.start, line + before.count(b"\n")
             break
-        _refuse_binary(text, line, len(portion), path)
+        if "\0" in text:
+            raise InputError("input_nul", path=path, line=line + text[: text.index("\0")].count("\n"))
         scan.look_at(text)
         line += text.count("\n")
+        end_of_line = max(text.rfind("\n"), text.rfind("\r"))
+        length = len(text) - end_of_line - 1 + (length if end_of_line < 0 else 0)
+        if length > LONGEST_LINE:  # one that ended in this portion is at most a portion longer
+            raise InputError("input_line", path=path, line=line, limit=LONGEST_LINE)
     return scan
-
-
-def _refuse_binary(text: str, line: int, size: int, path: Path) -> None:
-    if "\0" in text:
-        raise InputError("input_nul", path=path, line=line + text[: text.index("\0")].count("\n"))
-    if size == PORTION and "\n" not in text and "\r" not in text:
-        raise InputError("input_line", path=path, line=line, limit=PORTION)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dujiang.domain.rows import InputError, RawRow
-from dujiang.intake_formats.decoding import PORTION, is_misread, opened
+from dujiang.intake_formats.decoding import LONGEST_LINE, is_misread, opened
 
 
 def read(path: Path) -> Iterator[RawRow]:
@@ -29,10 +29,10 @@ def _rows(lines: Iterator[str]) -> Iterator[RawRow]:
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
     number = 0
-    while line := stream.readline(PORTION):
+    while line := stream.readline(LONGEST_LINE + 1):
         number += 1
-        if len(line) == PORTION:
-            raise InputError("input_line", path=name, line=number, limit=PORTION)
+        if len(line) > LONGEST_LINE:
+            raise InputError("input_line", path=name, line=number, limit=LONGEST_LINE)
         if b"\0" in line:
             raise InputError("input_nul", path=name, line=number)
         yield _decoded(line, name, number)

@@ -28,9 +28,13 @@ REMEMBERED: Final = 1000  # sets of columns and sizes: a sheet has few, and any 
 
 def described(problem: Problem) -> str:
     """The problem for a person: row, field, value and limit."""
-    value = problem.value if len(problem.value) <= SHOWN else f"{problem.value[:SHOWN]}…"
-    words = text(problem.code, field=problem.field, value=value, limit=problem.limit)
+    words = text(problem.code, field=problem.field, value=shown(problem.value), limit=problem.limit)
     return text("problem_in_row", row=problem.row, text=words) if problem.row is not None else words
+
+
+def shown(value: str) -> str:
+    """As much of a value as a message holds: both ends, because a path tells most at its end."""
+    return value if len(value) <= SHOWN else f"{value[: SHOWN // 2]}…{value[1 - SHOWN // 2 :]}"
 
 
 class _Cells:
@@ -129,7 +133,8 @@ class Intake:
         for row in rows:
             tasks, problems = self._row(row)
             if problems:
-                yield [replace(problem, row=row.number) for problem in problems]
+                # Cut: a picture in a wrong column is megabytes, and every wrong row is remembered.
+                yield [replace(problem, row=row.number, value=shown(problem.value)) for problem in problems]
             else:
                 yield from tasks
 

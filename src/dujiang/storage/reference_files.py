@@ -6,9 +6,11 @@ than it is costs no memory, and what is broken is told before anything is sent.
 
 import asyncio
 import base64
-import binascii
+import errno
 import hashlib
+import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +50,7 @@ class ReferenceFiles:
 
     def read(self, written: str) -> Reference | Flaw:
         """The reference that is meant, or what is wrong with it. Blocks while the file is read."""
-        scheme = written.partition(":")[0].lower()
+        scheme = _scheme(written)
         if scheme in LINKS:
             return written
         if scheme == "data":
@@ -59,13 +61,9 @@ class ReferenceFiles:
         return known
 
     def _file(self, written: str, scheme: str) -> LocalPicture:
-        if scheme == "file":
-            path = Path(url2pathname(urlsplit(written).path))
-        elif "://" in written:
+        if scheme != "file" and "://" in written:
             raise _Unusable("reference_scheme", _cut(written), "http, https, file, data")
-        else:
-            path = self._folder / Path(written).expanduser()
-        path = path.absolute()
+        path = (self._folder / (_path_of_url(written) if scheme == "file" else _at_home(written))).absolute()
         with _read_errors(path):
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):
@@ -76,27 +74,66 @@ class ReferenceFiles:
         return _picture(path, checked)
 
     def _inline(self, written: str) -> LocalPicture:
-        head, _, payload = written.partition(",")
         shown = _cut(written)
-        self._refuse_size(len(payload) * 3 // 4, shown)
-        try:
-            content = (
-                base64.b64decode(payload, validate=True) if head.endswith(";base64") else unquote_to_bytes(payload)
-            )
-        except (binascii.Error, ValueError):
-            raise _Unusable("reference_inline", shown) from None
+        content = _decoded(written, shown)
+        self._refuse_size(len(content), shown)
         checked = _checked(iter([content]), shown)
         path = (self._uploads or Path("data:")) / f"{checked.sha256}{checked.suffix}"
-        if self._uploads is not None and not path.exists():
+        if self._uploads is not None:
             with disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as part:
-                    part.write_bytes(content)
+                _keep(content, path)
         return _picture(path, checked)
 
     def _refuse_size(self, size: int, shown: str) -> None:
         if size > self._most_bytes:
             raise _Unusable("reference_bytes", f"{shown} ({megabytes(size)})", megabytes(self._most_bytes))
+
+
+def _scheme(written: str) -> str:
+    scheme, colon, _ = written.partition(":")
+    return scheme.lower() if colon else ""
+
+
+def _path_of_url(written: str) -> Path:
+    try:
+        url = urlsplit(written)
+    except ValueError:
+        raise _Unusable("reference_unreadable", _cut(written), "file:") from None
+    elsewhere = url.netloc if url.netloc.lower() != "localhost" else ""
+    if elsewhere and sys.platform != "win32":  # `file://cat.png` is a machine called cat.png
+        raise _Unusable("reference_missing", _cut(written), "file:///")
+    return Path(url2pathname(f"//{elsewhere}{url.path}" if elsewhere else url.path))
+
+
+def _at_home(written: str) -> Path:
+    """With `~` replaced; a user whom nobody knows is part of the name, as for a shell."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        return Path(written)
+
+
+def _decoded(written: str, shown: str) -> bytes:
+    """The content of a `data:` URI. In base64, too, signs may stand as `%2B`."""
+    head, comma, payload = written.partition(",")
+    try:
+        if not comma:
+            raise ValueError
+        content = unquote_to_bytes(payload) if "%" in payload or not _is_base64(head) else payload.encode("ascii")
+        return base64.b64decode(content, validate=True) if _is_base64(head) else content
+    except ValueError:  # `binascii.Error` is one
+        raise _Unusable("reference_inline", shown) from None
+
+
+def _is_base64(head: str) -> bool:
+    return head.lower().endswith(";base64")
+
+
+def _keep(content: bytes, path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            part.write_bytes(content)
 
 
 def _told(read: Callable[[], LocalPicture]) -> Reference | Flaw:
@@ -117,6 +154,8 @@ class LocalFiles:
 def _content(picture: LocalPicture) -> bytes:
     path = Path(picture.path)
     try:
+        if not path.is_file():  # what took its place may be a pipe, and opening one waits
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with path.open("rb") as file:
             content = file.read(picture.bytes + 1)
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:

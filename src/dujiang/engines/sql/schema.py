@@ -90,6 +90,7 @@ IS_PREPARED: Final = sa.and_(
 sa.Index(
     "ix_tasks_prepared",
     tasks.c.batch_id,
+    tasks.c.state,  # always the same, but without it SQLite takes ix_tasks_line, and walks what has no references
     tasks.c.req_key,
     tasks.c.priority.desc(),
     tasks.c.position,

@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_tasks_prepared",
         "tasks",
-        ["batch_id", "req_key", sa.literal_column("priority DESC"), "position", "id"],
+        ["batch_id", "state", "req_key", sa.literal_column("priority DESC"), "position", "id"],
         unique=False,
         sqlite_where=PREPARED,
         postgresql_where=PREPARED,
