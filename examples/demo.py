@@ -27,10 +27,14 @@ TASKS: Final = 24
 LIMIT: Final = 2
 TIME_SCALE: Final = 0.1  # ten times as fast as the real vendor
 KEY, SECRET = "AKLTsimulator", "c2ltdWxhdG9y"  # the simulator's own; they open nothing else
-FAULTS: Final = ("poll_503=0.03", "poll_reset=0.02", "cut_download=0.1", "download_503=0.05")
+HOST_TOKEN = "superbed-simulator-token"
+REFERENCES: Final = 4  # pictures in examples/refs; eight rows use them, and each is uploaded once
+FAULTS: Final = ("poll_503=0.03", "poll_reset=0.02", "cut_download=0.1", "download_503=0.05", "upload_reset=0.1")
 MODERATED: Final = "D-13"
 LOST_ANSWER: Final = 17  # the 17th submit is accepted, and its answer is lost on the way
 SOME_FAILED, DECISION_NEEDED = 3, 8
+
+OURS: Final = ("DUJIANG_", "VOLCENGINE_", "SUPERBED_")
 
 Tasks = Mapping[str, Mapping[str, Any]]
 
@@ -48,7 +52,7 @@ def main() -> int:
             lose_an_answer(url)
         code, result = run(url)
         tasks, ledger = listed(url), asked(f"{url}/_sim/ledger")
-    problems = [*told_wrong(code, result, tasks, first=first), *charged_wrong(ledger)]
+    problems = [*told_wrong(code, result, tasks, first=first), *charged_wrong(ledger, first=first)]
     tell(result, tasks, ledger)
     for problem in problems:
         print(f"✗ {problem}")
@@ -97,13 +101,15 @@ def listed(url: str) -> dict[str, dict[str, Any]]:
 
 def called(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     """The command `dujiang`, with the demo's own settings; none of the user's get in."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DUJIANG_", "VOLCENGINE_"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment = clean | {
         "DUJIANG_HOME": str(HOME),
         "DUJIANG_JIMENG_ENDPOINT": url,
         "DUJIANG_TIME_SCALE": str(TIME_SCALE),
         "VOLCENGINE_ACCESS_KEY": KEY,
         "VOLCENGINE_SECRET_KEY": SECRET,
+        "DUJIANG_SUPERBED_ENDPOINT": url,
+        "SUPERBED_TOKEN": HOST_TOKEN,
         "PYTHONIOENCODING": "utf-8",
     }
     command = [sys.executable, "-m", "dujiang", *words]
@@ -129,8 +135,11 @@ def told_wrong(code: int, result: Mapping[str, Any], tasks: Tasks, *, first: boo
             yield f"{row} is {task['state']}, missing {missing}"
 
 
-def charged_wrong(ledger: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing is paid twice, and never more at once than the vendor allows: by the vendor's own ledger."""
+def charged_wrong(ledger: Mapping[str, Any], *, first: bool) -> Iterator[str]:
+    """Nothing is paid or uploaded twice, and never more at once than the vendor allows: by the vendor's own ledger."""
+    uploaded = [item["sha256"] for item in ledger["items"]]
+    if len(uploaded) != len(set(uploaded)) or (first and len(uploaded) != REFERENCES):
+        yield f"{len(uploaded)} uploads of {len(set(uploaded))} pictures"
     prompts = [charge["prompt"] for charge in ledger["charges"]]
     for prompt in sorted({prompt for prompt in prompts if prompts.count(prompt) > 1}):
         yield f"paid twice: {prompt}"
@@ -144,6 +153,7 @@ def tell(result: Mapping[str, Any], tasks: Tasks, ledger: Mapping[str, Any]) -> 
     print()
     print(f"图片 Images       {done}/{TASKS} in {IMAGES}")
     print(f"作业 Jobs         {ledger['accepted']} accepted this time, at most {ledger['max_running_overall']} at once")
+    print(f"参考图 References {len(ledger['items'])} uploaded this time; 8 rows use {REFERENCES} pictures")
     for row, task in tasks.items():
         if task["state"] == "blocked":
             reason = f"{task['error']['code']} {task['error']['message']}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dujiang.simulator import RunningSimulator
+from dujiang.simulator.pictures import picture
 from tests.raw_vendor import a_png
 
 from .conftest import MakeVendor
@@ -210,3 +211,23 @@ def test_a_host_that_is_away_is_told_as_the_reason(studio: Studio, make_vendor: 
         return reason_that_begins(studio, "host(")
 
     assert eventually(reason).startswith("host(superbed, 503, next ")
+
+
+def test_five_hundred_tasks_that_share_twelve_references_upload_twelve(studio: Studio, make_vendor: MakeVendor) -> None:
+    vendor = make_vendor(run_fixed_s=1.0, queue_s=0.0, upload_s=0.1)
+    studio.set(SUPERBED_TOKEN="superbed-simulator-token", DUJIANG_SUPERBED_ENDPOINT=vendor.url)
+    for number in range(12):
+        content = b"".join(picture(str(number), number, "reference", (64, 64)))
+        (studio.folder / f"ref-{number}.png").write_bytes(content)
+    rows = [f"r{n},cat {n},ref-{n % 12}.png|ref-{(n * 5 + 1) % 12}.png" for n in range(500)]
+    studio.write("cats.csv", "id,prompt,refs", *rows)
+
+    told = studio.run("run", "cats.csv", "--concurrency", "fixed:50", "--json")
+    first = vendor.ledger()
+    again = studio.run("run", "cats.csv", "--json")
+    second = vendor.ledger()
+
+    assert (told.code, told.json["counts"]) == (0, {"succeeded": 500})
+    assert (first["uploads"], len(first["items"]), first["accepted"]) == (12, 12, 500)
+    assert again.code == 0
+    assert (second["uploads"], second["submits"]) == (first["uploads"], first["submits"])

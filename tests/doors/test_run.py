@@ -72,6 +72,21 @@ def test_the_json_object_has_the_fields_of_the_contract(studio: Studio, vendor: 
     assert json.loads((studio.out / "cats" / "summary.json").read_text("utf-8")) == result
 
 
+def test_the_result_says_how_fast_it_was_and_how_fast_it_could_have_been(
+    studio: Studio, make_vendor: MakeVendor
+) -> None:
+    make_vendor(run_fixed_s=20.0, queue_s=0.0)
+    studio.sheet("cats.csv", *(f"cat {number}" for number in range(6)))
+
+    result = studio.run("run", "cats.csv", "--concurrency", "fixed:2", "--json").json
+    again = studio.run("run", "cats.csv", "--json").json
+
+    assert 2 / 0.2 * 60 * 0.4 < result["possible_a_minute"] <= 2 / 0.2 * 60
+    assert result["tasks_a_minute"] > 0
+    assert result["rate_ratio"] == pytest.approx(result["tasks_a_minute"] / result["possible_a_minute"], abs=0.01)
+    assert again["tasks_a_minute"] is None  # nothing was left to do
+
+
 def test_all_succeeded_is_0_and_a_second_run_asks_for_nothing(studio: Studio, vendor: RunningSimulator) -> None:
     studio.sheet("cats.csv", "a", "b")
     assert studio.run("run", "cats.csv").code == 0

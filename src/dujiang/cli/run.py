@@ -30,7 +30,7 @@ from dujiang.engines.sql.queries import Figures, TaskFilter, figures, find_batch
 from dujiang.messages import text
 from dujiang.ports import Added, Clock, Log
 from dujiang.runner.clock import SystemClock
-from dujiang.runner.worker import BatchWorker, RunEnd
+from dujiang.runner.worker import BatchWorker, Rate, RunEnd
 from dujiang.settings import Settings, parsed_limit
 from dujiang.storage.folders import FolderTaken, disk_errors, open_batch_folder, read_marker
 
@@ -98,12 +98,12 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
         if batch.paused:
             say(text("run_paused", batch=batch.name))
         with wiring.open_log(settings) as log:
-            end = await _work(wish, settings, engine, clock, batch, rows, limit, log)
+            end, rate = await _work(wish, settings, engine, clock, batch, rows, limit, log)
         counts = await engine.counts(batch.id)
         obstacle = await _obstacle(engine, end)
         with reading(engine.database) as connection:
             cost = figures(connection, batch.id)
-            result = _result(batch, counts, cost, folder, time.monotonic() - started)
+            result = _result(batch, counts, cost, folder, time.monotonic() - started) | rate.told
             unwritten = _write_reports(connection, batch, folder, result)
     _tell(wish, end, result, counts, folder, obstacle)
     return exit_code_of(unwritten) if unwritten else exit_code(end, counts)
@@ -210,14 +210,18 @@ async def _work(
     rows: Rows,
     limit: FixedLimit | None,
     log: Log,
-) -> RunEnd:
+) -> tuple[RunEnd, Rate]:
+    """How it ended, and how fast it was."""
     async with wiring.open_worker(settings, engine, clock, log=log, set_limit=limit) as worker:
         worker.give_up_after_s = wish.give_up_after
         progress = wiring.make_progress(settings, worker, engine, batch, rows.req_keys)
-        showing = asyncio.create_task(watch(progress))
+        begun = asyncio.Event()
+        showing = asyncio.create_task(watch(progress, begun))
+        await begun.wait()
         try:
             with _signals(worker, quick=wish.quick_exit):
-                return await worker.run(batch)
+                end = await worker.run(batch)
+                return end, worker.rate(rows.req_keys)
         finally:
             showing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -18,17 +18,19 @@ EVERY_S: Final = 0.5
 PLAIN_EVERY_S: Final = 10.0  # a log should tell the story, not fill the disk
 
 
-async def watch(progress: Progress) -> None:
-    """Show progress until cancelled."""
+async def watch(progress: Progress, begun: asyncio.Event) -> None:
+    """Show progress until cancelled. `begun` is set once whatever else is said finds its place beside it."""
     if sys.stderr.isatty():
-        await _living(progress)
+        await _living(progress, begun)
     else:
+        begun.set()
         await _plain(progress)
 
 
-async def _living(progress: Progress) -> None:
+async def _living(progress: Progress, begun: asyncio.Event) -> None:
     console = Console(stderr=True, highlight=False)
     with Live(console=console, auto_refresh=False, transient=True) as live:
+        begun.set()
         while True:
             live.update(Text(line(await progress.snapshot()), overflow="fold"), refresh=True)
             await asyncio.sleep(EVERY_S)
@@ -62,6 +64,10 @@ def line(seen: Snapshot) -> str:
         parts.append(text("progress_doubt", count=doubts))
     if seen.images_a_minute:
         parts.append(text("progress_pace", pace=f"{seen.images_a_minute:.1f}"))
+    if seen.tasks_a_minute and seen.possible_a_minute:
+        rates = (seen.tasks_a_minute, seen.possible_a_minute)
+        rate, possible = (f"{value:.1f}" for value in rates)
+        parts.append(text("progress_rate", rate=rate, possible=possible, share=f"{100 * rates[0] / rates[1]:.0f}"))
     if seen.left_s is not None and seen.done < seen.total:
         parts.append(text("progress_left", left=duration(seen.left_s)))
     return " · ".join(parts)

@@ -439,6 +439,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "progress_bad": ("未成功 {count}", "unsuccessful {count}"),
     "progress_doubt": ("存疑 {count}", "in doubt {count}"),
     "progress_pace": ("每分钟 {pace} 张", "{pace} images a minute"),
+    "progress_rate": (
+        "{rate} 任务/分，可达 {possible}（{share}%）",
+        "{rate} of {possible} possible tasks a minute ({share} %)",
+    ),
     "progress_left": ("还需 {left}", "{left} left"),
     # -- states -------------------------------------------------------------------------------------------------------
     "state_queued": ("排队", "queued"),

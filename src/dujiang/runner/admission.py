@@ -81,6 +81,14 @@ class Admission:
         """Jobs at once of these products, of all accounts together."""
         return sum(limit.slots for lane, _, limit in self.lanes.values() if lane.req_key in req_keys)
 
+    def possible_a_minute(self, req_keys: Collection[str]) -> float | None:
+        """Tasks a minute that their lanes could do: limit ÷ mean run time; None while no run time is known."""
+        lanes = [
+            (self._times.mean_s(lane.id), limit) for lane, _, limit in self.lanes.values() if lane.req_key in req_keys
+        ]
+        known = [limit.slots / mean_s * 60 for mean_s, limit in lanes if mean_s]
+        return sum(known) if known else None
+
     def ahead(self, host: str) -> Ahead:
         """How far references may be published ahead of the slots: always enough to fill every lane once more."""
         req_keys = sorted({lane.req_key for lane, _, _ in self.lanes.values()})

@@ -36,6 +36,11 @@ class LaneTimes:
         seen.append(run_s)
         del seen[:-200]
 
+    def mean_s(self, lane_id: int) -> float | None:
+        """The mean of the run times seen; None before the first."""
+        seen = self._seen.get(lane_id)
+        return sum(seen) / len(seen) if seen else None
+
     def ceiling_s(self, lane_id: int) -> float:
         """How long a job of the lane can run: after that its slot is free, whatever nobody told us."""
         return ceiling_s(self._seen.get(lane_id, []), self._clock.scaled(IMAGE_UNTIL_KNOWN_S))

@@ -28,6 +28,10 @@ class Snapshot:
     images_a_minute: float | None
     """Brought home by this program over the last minutes; None before the first."""
     left_s: float | None
+    tasks_a_minute: float | None = None
+    """That ended over the last minutes."""
+    possible_a_minute: float | None = None
+    """What the lanes could do: limit ÷ mean run time; None before a run time is known."""
 
     @property
     def total(self) -> int:
@@ -100,7 +104,14 @@ class Progress:
         total = sum(counts.values()) - counts.get(State.IN_DOUBT, 0)
         left_s = (total - done) / tasks * 60 if tasks and not disk_reason(around) else None
         return Snapshot(
-            counts, sum(lane.in_use for lane in lanes), sum(lane.limit for lane in lanes), why, images, left_s
+            counts,
+            sum(lane.in_use for lane in lanes),
+            sum(lane.limit for lane in lanes),
+            why,
+            images,
+            left_s,
+            tasks,
+            self._admission.possible_a_minute(self._req_keys),
         )
 
     async def _around(self) -> Surroundings:

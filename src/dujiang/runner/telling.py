@@ -25,16 +25,29 @@ class Flow:
     _at_vendor: set[int] = field(default_factory=set)
     _ended: set[int] = field(default_factory=set)
     _only_rest_told: bool = False
+    _begun_at: float | None = None
+    _last_end: float | None = None
+
+    @property
+    def ended_tasks(self) -> int:
+        """Tasks that have ended in this run."""
+        return len(self._ended)
+
+    @property
+    def lasted_s(self) -> float | None:
+        """From the first task at the vendor to the last end; None if there was none."""
+        return None if self._begun_at is None or self._last_end is None else self._last_end - self._begun_at
 
     def started(self, tasks: int, limit: int) -> None:
         """The run begins with so many unfinished tasks."""
         self.tasks = tasks
         self.log.tell("batch_started", batch=self.batch, tasks=tasks, limit=limit)
 
-    def begun(self, task: Task) -> None:
-        """A task was claimed or adopted."""
+    def begun(self, task: Task, now: float) -> None:
+        """A task was claimed or adopted, at a moment of monotonic time."""
         if task.batch == self.batch and task.state in AT_VENDOR:
             self._at_vendor.add(task.id)
+            self._begun_at = now if self._begun_at is None else self._begun_at
 
     def filled(self, turn: Turn, limit: int) -> None:
         """Every free slot is filled."""
@@ -47,7 +60,7 @@ class Flow:
             self._only_rest_told = True
             self.log.tell("only_rest_left", batch=self.batch, running=running)
 
-    def moved(self, task: Task) -> None:
+    def moved(self, task: Task, now: float) -> None:
         """An event was recorded."""
         if task.batch != self.batch:
             return
@@ -57,6 +70,7 @@ class Flow:
         self._at_vendor.discard(task.id)
         if task.state in FINAL | {State.COLLECTING} and task.id not in self._ended:
             self._ended.add(task.id)
+            self._last_end = now
             done, running = len(self._ended), len(self._at_vendor)
             total = max(self.tasks, done)
             self.log.tell("task_ended", batch=self.batch, task=task.id, done=done, tasks=total, running=running)

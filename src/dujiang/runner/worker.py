@@ -1,7 +1,7 @@
 """The worker: adopts what runs, fills free slots, carries tasks, and stops without losing anything."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -57,6 +57,23 @@ class FirstAnswer:
             self.answered, self.answered_at, self.trouble = True, now, None
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast a run was, and how fast it could have been."""
+
+    tasks_a_minute: float | None
+    possible_a_minute: float | None
+
+    @property
+    def told(self) -> dict[str, float | None]:
+        """As it stands in a result: both rates and their ratio."""
+        ratio = None
+        if self.tasks_a_minute is not None and self.possible_a_minute:
+            ratio = round(self.tasks_a_minute / self.possible_a_minute, 3)
+        rates = {"tasks_a_minute": self.tasks_a_minute, "possible_a_minute": self.possible_a_minute}
+        return {name: None if rate is None else round(rate, 2) for name, rate in rates.items()} | {"rate_ratio": ratio}
+
+
 class BatchWorker:
     """Works on one batch until it is over. Adopts and finishes whatever else runs at the vendor, too."""
 
@@ -102,6 +119,13 @@ class BatchWorker:
     def admission(self) -> Admission:
         """The lanes that this worker fills."""
         return self._admission
+
+    def rate(self, req_keys: Collection[str]) -> Rate:
+        """Tasks a minute from the first submit to the last end, beside what the lanes of these products could do."""
+        flow = self._flow
+        lasted_s = flow.lasted_s
+        tasks = flow.ended_tasks / lasted_s * 60 if lasted_s and flow.ended_tasks else None
+        return Rate(tasks, self._admission.possible_a_minute(req_keys))
 
     def stop(self, *, quick: bool = False) -> None:
         """Claim nothing new; finish what runs. `quick` leaves jobs to be adopted, once no submit is on its way."""
@@ -239,7 +263,7 @@ class BatchWorker:
     def _carry(self, task: Task) -> None:
         """Begin with a task that the engine has just given to this worker."""
         if task.can_go_on:
-            self._flow.begun(task)
+            self._flow.begun(task, self._clock.elapsed())
             self._begin(self._carrying(task), task)
 
     def _begin(self, doing: Coroutine[object, object, None], task: Task) -> None:
@@ -267,7 +291,7 @@ class BatchWorker:
             looked = task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking
             task = moved
             self._running[this] = moved.state
-            self._flow.moved(moved)
+            self._flow.moved(moved, self._clock.elapsed())
             self.images_saved += len(moved.files)
             # Its slot is free, long before its pictures are here; or whatever rested answers again.
             if moved.state not in AT_VENDOR or looked:
