@@ -28,6 +28,7 @@ storm: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/utilization.py
+	$(BIN)/python benchmarks/utilization.py --references 2
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scale.py
 

@@ -9,6 +9,9 @@ submits. So whatever else the machine does, it does to all three.
   slot is held from the submit until the picture is on the disk.
 - **null**: a client that the vendor tells of each end at once, and that submits the next job at once.
 
+With `--references 2` each task brings two pictures of its own, which have to be uploaded first: ours publishes them
+ahead of the slots, the plain script while it holds one, and the null run has links already.
+
 Utilization = seconds in which a slot was used ÷ (C × seconds from the first submit to the last end), all by the
 vendor's ledger. Since the jobs are the same, the quotient of two utilizations is that of the rates at which N jobs were
 done. "while filling" counts only up to the last submit: it leaves out the end, where there is nothing left to fill.
@@ -26,12 +29,14 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
+from dujiang.simulator.pictures import picture
 from report import Aim, conclude, parser, print_table
-from vendor import BareClient, LaneFull, environment, ledger, output_of, vendor
+from vendor import HOST_TOKEN, BareClient, LaneFull, environment, ledger, output_of, vendor
 
 TIME_SCALE: Final = 0.1
 SIZES: Final[Mapping[int, int]] = {3: 60, 10: 150}
 """C -> N"""
+PICTURE_BYTES: Final = 200_000  # of a reference
 PLAIN_WAITS_S: Final = (2.0, 4.0, 8.0)
 PLAIN_POLL_S: Final = 2.0
 
@@ -48,6 +53,7 @@ class Use:
     polls: float
     """Per task."""
     refused: int
+    uploads: int = 0
 
 
 def main() -> int:
@@ -55,24 +61,27 @@ def main() -> int:
     options = _options()
     if options.role is not None:
         work = {"plain": _plain, "null": _null}[options.role]
-        asyncio.run(work(options.url, options.slots, options.tasks, options.folder))
+        order = Order(options.url, options.slots, options.tasks, options.folder, options.references)
+        asyncio.run(work(order))
         return 0
     aims: list[Aim] = []
     told: dict[str, Any] = {}
     for slots, tasks in SIZES.items():
         if slots in options.slots_compared:
-            rounds = {seed: asyncio.run(_round(slots, tasks, seed)) for seed in options.seeds}
-            aims += _shown(slots, tasks, rounds)
+            rounds = {seed: asyncio.run(_round(slots, tasks, seed, options.references)) for seed in options.seeds}
+            aims += _shown(slots, tasks, rounds, options.references)
             told[f"C={slots}"] = [
                 {"seed": seed, **{policy: asdict(use) for policy, use in uses.items()}} for seed, uses in rounds.items()
             ]
-    return conclude(aims, {"time_scale": TIME_SCALE, "rounds": told}, options.json)
+    figures = {"time_scale": TIME_SCALE, "references": options.references, "rounds": told}
+    return conclude(aims, figures, options.json)
 
 
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the jobs' run times")
     options.add_argument("--compare", dest="slots_compared", type=int, nargs="+", default=[*SIZES], choices=[*SIZES])
+    options.add_argument("--references", type=int, default=0, help="pictures of its own that each task brings")
     options.add_argument("--as", dest="role", choices=("plain", "null"), help=argparse.SUPPRESS)
     options.add_argument("--url", help=argparse.SUPPRESS)
     options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -81,17 +90,40 @@ def _options() -> argparse.Namespace:
     return options.parse_args()
 
 
-def _shown(slots: int, tasks: int, rounds: Mapping[int, Mapping[str, Use]]) -> list[Aim]:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a policy is to do."""
+
+    url: str
+    slots: int
+    tasks: int
+    folder: Path
+    references: int
+
+
+def _shown(slots: int, tasks: int, rounds: Mapping[int, Mapping[str, Use]], references: int) -> list[Aim]:
     """Print one size; its aims."""
-    print(f"C = {slots}, N = {tasks}, time scale {TIME_SCALE:g}")
-    head = ["", "utilization", "÷ null", "while filling", "÷ null", "makespan s", "refill s", "polls/task", "refused"]
+    brought = f", {references} references a task" if references else ""
+    print(f"C = {slots}, N = {tasks}, time scale {TIME_SCALE:g}{brought}")
+    head = [
+        "",
+        "utilization",
+        "÷ null",
+        "while filling",
+        "÷ null",
+        "makespan s",
+        "refill s",
+        "polls/task",
+        "refused",
+        "uploads",
+    ]
     rows = []
     for seed, uses in rounds.items():
         null = uses["null"]
         for policy, use in uses.items():
             whole, filling = use.utilization / null.utilization, use.while_filling / null.while_filling
             row = [f"seed {seed} {policy}", use.utilization, whole, use.while_filling, filling, round(use.makespan_s)]
-            rows.append([*row, use.refill_s, round(use.polls, 1), use.refused])
+            rows.append([*row, use.refill_s, round(use.polls, 1), use.refused, use.uploads])
     print_table(head, rows)
     ours, plain = (
         median(uses[policy].utilization / uses["null"].utilization for uses in rounds.values())
@@ -106,40 +138,53 @@ def _shown(slots: int, tasks: int, rounds: Mapping[int, Mapping[str, Use]]) -> l
 # -- one round --------------------------------------------------------------------------------------------------------
 
 
-async def _round(slots: int, tasks: int, seed: int) -> dict[str, Use]:
+async def _round(slots: int, tasks: int, seed: int, references: int) -> dict[str, Use]:
     """Every policy at the same time, each with a vendor of its own."""
-    policies = {
+    policies: dict[str, Callable[[Order], Sequence[str]]] = {
         "ours": _our_command,
-        "plain": lambda *order: _own_command("plain", *order),
-        "null": lambda *order: _own_command("null", *order),
+        "plain": lambda order: _own_command("plain", order),
+        "null": lambda order: _own_command("null", order),
     }
-    runs = [asyncio.to_thread(_used, command, slots, tasks, seed) for command in policies.values()]
+    runs = [asyncio.to_thread(_used, command, slots, tasks, seed, references) for command in policies.values()]
     return dict(zip(policies, await asyncio.gather(*runs), strict=True))
 
 
-def _used(command_of: Callable[[str, int, int, Path], Sequence[str]], slots: int, tasks: int, seed: int) -> Use:
+def _used(command_of: Callable[[Order], Sequence[str]], slots: int, tasks: int, seed: int, references: int) -> Use:
     with (
         tempfile.TemporaryDirectory(prefix="dujiang-utilization-") as place,
-        vendor(limit=slots, time_scale=TIME_SCALE, seed=seed) as url,
+        vendor(limit=slots, time_scale=TIME_SCALE, seed=seed, host_parallel=None) as url,
     ):
         folder = Path(place)
-        command = command_of(url, slots, tasks, folder)
-        variables = environment(folder / "home", url, time_scale=TIME_SCALE)
-        output_of(command, folder, variables)
+        order = Order(url, slots, tasks, folder, references)
+        for number in range(tasks):
+            for n, name in enumerate(_pictures(order, number)):
+                (folder / name).write_bytes(b"".join(picture(str(number), n, name, (256, 256), PICTURE_BYTES)))
+        variables = environment(folder / "home", url, time_scale=TIME_SCALE, superbed_endpoint=url)
+        output_of(command_of(order), folder, variables | {"SUPERBED_TOKEN": HOST_TOKEN})
         return _use(ledger(url), slots, tasks)
 
 
-def _our_command(_: str, slots: int, tasks: int, folder: Path) -> list[str]:
-    sheet = folder / "rows.csv"
+def _pictures(order: Order, number: int) -> list[str]:
+    """Names of the pictures that a task brings: nobody shares them."""
+    return [f"ref-{number}-{n}.png" for n in range(order.references)]
+
+
+def _our_command(order: Order) -> list[str]:
+    sheet = order.folder / "rows.csv"
     with sheet.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["prompt"], *([_prompt(number)] for number in range(tasks))])
+        rows = [[_prompt(number), "|".join(_pictures(order, number))] for number in range(order.tasks)]
+        csv.writer(file).writerows([["prompt", "refs"], *rows])
     program = Path(sys.executable).with_name("dujiang")
-    return [str(program), "run", str(sheet), "--concurrency", f"fixed:{slots}", "--out", str(folder / "out")]
+    return [
+        *(str(program), "run", str(sheet), "--concurrency", f"fixed:{order.slots}"),
+        *("--out", str(order.folder / "out")),
+    ]
 
 
-def _own_command(role: str, url: str, slots: int, tasks: int, folder: Path) -> list[str]:
-    order = ["--url", url, "--slots", str(slots), "--tasks", str(tasks), "--folder", str(folder)]
-    return [sys.executable, __file__, "--as", role, *order]
+def _own_command(role: str, order: Order) -> list[str]:
+    words = ["--url", order.url, "--slots", str(order.slots), "--tasks", str(order.tasks)]
+    words += ["--folder", str(order.folder), "--references", str(order.references)]
+    return [sys.executable, __file__, "--as", role, *words]
 
 
 def _prompt(number: int) -> str:
@@ -161,6 +206,7 @@ def _use(seen: Mapping[str, Any], slots: int, tasks: int) -> Use:
         refill_s=_refill_s(jobs, slots) / TIME_SCALE,
         polls=seen["polls"] / tasks,
         refused=sum(seen["refused"].values()),
+        uploads=seen["stored"],
     )
 
 
@@ -174,46 +220,48 @@ def _refill_s(jobs: Sequence[tuple[float, float]], slots: int) -> float:
 # -- the other two policies -------------------------------------------------------------------------------------------
 
 
-async def _plain(url: str, slots: int, tasks: int, folder: Path) -> None:
-    client = BareClient(url)
-    free = asyncio.Semaphore(slots)
+async def _plain(order: Order) -> None:
+    client = BareClient(order.url)
+    free = asyncio.Semaphore(order.slots)
 
     async def one(number: int) -> None:
         async with free:
-            job_id = await _submitted_with_retries(client, _prompt(number))
-            picture = None
-            while picture is None:
+            links = [await client.upload(order.folder / name) for name in _pictures(order, number)]
+            job_id = await _submitted_with_retries(client, _prompt(number), links)
+            made = None
+            while made is None:
                 await asyncio.sleep(PLAIN_POLL_S * TIME_SCALE)
-                picture = await client.look(job_id)
-            await client.download(picture, folder / f"{number}.png")
+                made = await client.look(job_id)
+            await client.download(made, order.folder / f"{number}.png")
 
     try:
-        await asyncio.gather(*(one(number) for number in range(tasks)))
+        await asyncio.gather(*(one(number) for number in range(order.tasks)))
     finally:
         await client.aclose()
 
 
-async def _submitted_with_retries(client: BareClient, prompt: str) -> str:
+async def _submitted_with_retries(client: BareClient, prompt: str, links: Sequence[str]) -> str:
     for wait_s in PLAIN_WAITS_S:
         try:
-            return await client.submit(prompt)
+            return await client.submit(prompt, links)
         except LaneFull:
             await asyncio.sleep(wait_s * TIME_SCALE)
-    return await client.submit(prompt)
+    return await client.submit(prompt, links)
 
 
-async def _null(url: str, slots: int, tasks: int, folder: Path) -> None:
-    client = BareClient(url)
-    numbers = iter(range(tasks))
+async def _null(order: Order) -> None:
+    client = BareClient(order.url)
+    numbers = iter(range(order.tasks))
+    links = {n: [await client.upload(order.folder / name) for name in _pictures(order, n)] for n in range(order.tasks)}
     downloads: list[asyncio.Task[None]] = []
 
     async def one_slot() -> None:
         for number in numbers:
-            picture = await client.ended(await client.submit(_prompt(number)))
-            downloads.append(asyncio.create_task(client.download(picture, folder / f"{number}.png")))
+            made = await client.ended(await client.submit(_prompt(number), links[number]))
+            downloads.append(asyncio.create_task(client.download(made, order.folder / f"{number}.png")))
 
     try:
-        await asyncio.gather(*(one_slot() for _ in range(slots)))
+        await asyncio.gather(*(one_slot() for _ in range(order.slots)))
         await asyncio.gather(*downloads)
     finally:
         await client.aclose()

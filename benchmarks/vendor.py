@@ -23,6 +23,7 @@ from dujiang.providers.jimeng.auth import VolcengineAuth
 from dujiang.runner.clock import SystemClock
 
 KEY: Final = Key("AKLTsimulator", "c2ltdWxhdG9y")
+HOST_TOKEN: Final = "superbed-simulator-token"
 REQ_KEY: Final = "jimeng_t2i_v40"
 PARAMETERS: Final = {"force_single": True}  # what the program sends for a plain prompt: one picture a task
 
@@ -51,7 +52,11 @@ def ledger(url: str) -> dict[str, Any]:
 
 def environment(home: Path, url: str, **settings: object) -> dict[str, str]:
     """The environment of a program that knows this vendor and nothing of the user's own settings."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("DUJIANG_", "VOLCENGINE_"))}
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DUJIANG_", "VOLCENGINE_", "SUPERBED_"))
+    }
     ours = {"home": home, "jimeng_endpoint": url, "lang": "en", **settings}
     return {
         **plain,
@@ -84,9 +89,17 @@ class BareClient:
         self._submits = httpx2.AsyncClient(verify=False, trust_env=False, limits=submits, timeout=60)
         self._polls = httpx2.AsyncClient(verify=False, trust_env=False, limits=polls, timeout=None)
 
-    async def submit(self, prompt: str) -> str:
+    async def upload(self, file: Path) -> str:
+        """The public link of a picture."""
+        content = await asyncio.to_thread(file.read_bytes)
+        answer = await self._polls.post(
+            f"{self._url}/upload", data={"token": HOST_TOKEN}, files={"file": (file.name, content)}
+        )
+        return str(answer.json()["url"])
+
+    async def submit(self, prompt: str, links: Sequence[str] = ()) -> str:
         """A job id, over a fresh connection."""
-        body = wire.submit_body(REQ_KEY, prompt, PARAMETERS, ())
+        body = wire.submit_body(REQ_KEY, prompt, PARAMETERS, links)
         answer = await self._post(self._submits, wire.SUBMIT, body, {"Connection": "close"})
         if answer["code"] == 50430:
             raise LaneFull
