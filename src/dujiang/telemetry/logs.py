@@ -102,8 +102,7 @@ class StructuredLog:
                 structlog.stdlib.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=False, key="at"),
                 _Discreet(settings.secrets, prompts=settings.prompts),
-                _worded,
-                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+                _machine if settings.as_json else _human,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
         )
@@ -142,30 +141,19 @@ class _Discreet:
         return words
 
 
-def _worded(_: object, __: str, event: Event) -> Event:
-    """Put into words here, in the task that speaks: a thread of its own would not know the language."""
-    event["text"] = text(f"log_{event['event']}", **{name: value for name, value in event.items() if name != "text"})
-    return event
-
-
 # -- How lines look ---------------------------------------------------------------------------------------------------
+# Made here, in the task that speaks, once for every place they go to: a thread of its own would not know the language.
 
 
 def _human(_: object, __: str, event: Event) -> str:
     at = str(event["at"])[:19].replace("T", " ")
-    flat = " ".join(str(event["text"]).splitlines())
+    flat = " ".join(text(f"log_{event['event']}", **event).splitlines())
     return f"{at} {str(event['level']).upper():7} [{event['marker']}] {flat}"
 
 
 def _machine(logger: Any, method: str, event: Event) -> str:
-    event.pop("text", None)
     line = structlog.processors.JSONRenderer(ensure_ascii=False)(logger, method, event)
     return line if isinstance(line, str) else line.decode()
-
-
-def _formatter(*, as_json: bool) -> logging.Formatter:
-    drop = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(processors=[drop, _machine if as_json else _human])
 
 
 # -- Where lines go ---------------------------------------------------------------------------------------------------
@@ -208,8 +196,6 @@ def logging_to(settings: LogSettings) -> Iterator[StructuredLog]:
     handlers: list[logging.Handler] = [_Stderr()]
     if settings.file is not None and (file := _file(settings.file)) is not None:
         handlers.append(file)
-    for handler in handlers:
-        handler.setFormatter(_formatter(as_json=settings.as_json))
     line: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     entry = _Queue(line)
     listener = logging.handlers.QueueListener(line, *handlers)
