@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from dujiang.domain.belief import Kind, Load, Sent
+from dujiang.domain.belief import ON_ITS_WAY_S, Kind, Load, Sent
 from dujiang.domain.run_times import Lognormal
 
 MEDIAN_S: Final = 22.0
@@ -21,10 +21,8 @@ MEAN_S: Final = MEDIAN_S * math.exp(SPREAD**2 / 2)
 ONE_WAY_S: Final = (0.03, 0.07)
 """A submit on its way, and its answer: 0.1 s for both."""
 POLL_S: Final = 0.5
-FORGET_S: Final = 5.0
-"""A submit that is unanswered for longer counts as a slot held empty."""
 DOUBT_S: Final = 180.0
-"""It does so until then: 60 s for the answer, 120 s in which the job may run."""
+"""The slot of a submit without an answer is held for so long: 60 s for the answer, 120 s in which the job may run."""
 RIVAL_WAITS_S: Final = 2.0
 FOREVER: Final = 1_000_000
 """Tasks: there is always one more."""
@@ -277,7 +275,7 @@ class Lane:
         if self._chance.random() >= self._scenario.lost_answers / 2:
             self._at(self._now + self._chance.uniform(*ONE_WAY_S), self._receive, task, sent)
         if self._scenario.lost_answers:
-            self._at(self._now + FORGET_S, self._forget, task, sent)
+            self._at(self._now + ON_ITS_WAY_S, self._forget, task, sent)
 
     def _forget(self, task: int, sent: Sent) -> None:
         if (task, sent) in self._unanswered:

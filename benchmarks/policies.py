@@ -9,7 +9,6 @@ from dujiang.domain.limits import FixedLimit
 from dujiang.domain.pace import Pace
 
 CLASSIC_WAITS_S: Final = (2.0, 4.0, 8.0)
-LEAST_SETTLE_S: Final = 0.05
 
 
 class Ours:
@@ -52,7 +51,7 @@ class Ours:
     def ended(self, run_s: float, now: float) -> float:
         """The slot stays empty while it settles."""
         self.belief = self.brim.ended(self.belief, run_s, now)
-        return self.belief.settle_s if self.belief.settle_s > LEAST_SETTLE_S else 0.0
+        return self.brim.stays_empty_s(self.belief)
 
     def hinted(self, now: float) -> None:
         """Look now."""

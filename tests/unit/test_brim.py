@@ -74,10 +74,10 @@ def test_a_first_climb_submits_a_tenth_of_what_is_held_at_once(held: int, at_onc
 
 @pytest.mark.parametrize(
     ("former", "held", "at_once"),
-    [(10, 10, 1), (10, 19, 1), (10, 20, 2), (100, 100, 1), (100, 114, 1), (100, 115, 2), (100, 125, 3)],
+    [(10, 10, 1), (10, 19, 1), (10, 20, 2), (100, 100, 1), (100, 114, 1), (100, 115, 2), (200, 217, 1), (200, 218, 2)],
 )
 def test_a_climb_is_slow_around_the_former_limit(former: int, held: int, at_once: int) -> None:
-    # With 100 held, 1.49 ends are unseen; 5 more than the cap may seem to be held.
+    # With 100 held, 1.5 ends are unseen, and 5 more than the cap may seem to be held; with 200, 3.0 and 8.
     assert asked(climbing(former), Load(held)).count == at_once
 
 
@@ -254,6 +254,8 @@ def test_jobs_that_end_at_once_dont_make_the_lane_frantic() -> None:
         ({}, Load(2, empty=1), LOTS, Permit(1, Kind.PROBE)),
         ({}, Load(3), 2, Permit(1, Kind.PROBE)),
         ({}, Load(3), 1, Permit(0, why="full")),  # little left to do
+        ({"limit": 9}, Load(9), 5, Permit(1, Kind.PROBE)),
+        ({"limit": 9}, Load(9), 4, Permit(0, why="full")),
         ({}, Load(2, unanswered=1), LOTS, Permit(0, why="full")),
         ({}, Load(4), LOTS, Permit(0, why="full")),
         ({"refusals": 1}, Load(3), LOTS, Permit(0, why="full")),
@@ -269,7 +271,9 @@ def test_jobs_that_end_at_once_dont_make_the_lane_frantic() -> None:
 def test_one_task_more_is_submitted_when_a_look_is_due(
     change: dict[str, float], load: Load, backlog: int, permit: Permit
 ) -> None:
-    assert asked(holding(3, admissions=9, **{"probe_at": NOW} | change), load, backlog) == permit
+    belief = replace(holding(3, admissions=9, probe_at=NOW), **change)  # type: ignore[arg-type]
+
+    assert asked(belief, load, backlog) == permit
 
 
 def test_without_a_budget_probes_need_no_token() -> None:
@@ -298,6 +302,7 @@ def test_probes_are_spread_at_random(chance: float, after_s: float) -> None:
         (100, 24.0, 80.0, 91.2),
         (10_000, 24.0, 9.0, 9.6),  # 0.4 S at least
         (3, 24.0, 0.0, 1.6 * 8),  # S/3 is the first look
+        (3, 25.0, 0.0, 1.6 * 25 / 3),
         (3, 3.0, 0.0, 1.6 * 2),  # 2 s at least
     ],
 )
@@ -472,7 +477,15 @@ def test_three_refusals_in_a_row_are_a_drop_however_small() -> None:
     three = refused(holding(3, refusals=2), Kind.ORDINARY, held=3)
 
     assert (two.limit, two.dropped_from, two.probe_every_s) == (3, 0, 100)
+    four = refused(holding(3, refusals=3), Kind.ORDINARY, held=3)
+
     assert (three.limit, three.dropped_from, three.probe_every_s) == (3, 3, 8)
+    assert (four.limit, four.dropped_from, four.probe_every_s) == (3, 3, 8)
+
+
+@pytest.mark.parametrize(("held", "every_s"), [(0, 24.0), (1, 24.0), (2, 12.0), (3, 8.0), (4, 8.0)])
+def test_after_a_drop_it_looks_at_the_time_of_the_next_end(held: int, every_s: float) -> None:
+    assert refused(holding(9, refusals=1), Kind.ORDINARY, held).probe_every_s == every_s
 
 
 # -- What is remembered of a drop -------------------------------------------------------------------------------------
@@ -572,6 +585,12 @@ def test_what_isnt_needed_any_more_is_forgotten() -> None:
     assert admitted(holding(3, settle_s=0.004), Kind.ORDINARY, held=3).settle_s == 0
 
 
+def test_a_slot_stays_empty_while_it_settles() -> None:
+    assert BRIM.stays_empty_s(holding(3, settle_s=0.06)) == 0.06
+    assert BRIM.stays_empty_s(holding(3, settle_s=0.05)) == 0
+    assert BRIM.scaled(0.1).stays_empty_s(holding(3, settle_s=0.006)) == 0.006
+
+
 def test_where_second_tries_dont_help_the_first_refusal_lowers_the_limit() -> None:
     assert refused(holding(3, settling=0.26), Kind.ORDINARY, held=2).limit == 3
     assert refused(holding(3, settling=0.25), Kind.ORDINARY, held=2).limit == 2
@@ -628,7 +647,9 @@ def test_only_where_it_is_clear_and_not_for_long(change: dict[str, Any], pause_s
     assert aftermath(belief, was_refused=True).pause_s == pytest.approx(pause_s)
 
 
-@pytest.mark.parametrize(("since_s", "pause_s", "counts"), [(9.9, 0.0, True), (10.1, 0.0, False), (14.0, 10.0, True)])
+@pytest.mark.parametrize(
+    ("since_s", "pause_s", "counts"), [(9.9, 0.0, True), (10.1, 0.0, False), (14.0, 10.0, True), (16.0, 10.0, False)]
+)
 def test_what_comes_long_after_a_refusal_is_no_aftermath(since_s: float, pause_s: float, counts: bool) -> None:
     after = aftermath(holding(10, punished=0.5, pause_s=pause_s), was_refused=True, since_s=since_s)
 
@@ -688,6 +709,11 @@ def test_a_lower_bound_is_where_it_starts_and_climbs_from() -> None:
     assert belief.limit == 4
     assert asked(belief, Load(), brim=brim) == Permit(1, Kind.ORDINARY)
     assert asked(belief, Load(4), brim=brim) == Permit(1, Kind.PROBE)
+
+
+def test_a_lower_bound_of_one_is_none() -> None:
+    assert Brim(low=1).start().limit == CLIMBING
+    assert Brim(low=2).start().limit == 2
 
 
 def test_a_refusal_below_the_lower_bound_only_makes_it_wait() -> None:
@@ -769,6 +795,19 @@ def test_a_rehearsal_scales_our_seconds() -> None:
     assert brim.scaled(0.1).scale == pytest.approx(0.01)
     assert brim.start().run_s == 2.0
     assert brim.notice_s == pytest.approx(0.05 + 0.15)
+
+
+def test_what_is_learned_from_refusals_is_scaled_too() -> None:
+    brim = BRIM.scaled(0.1)
+    suspected = holding(3, refusals=1, suspect=True, ended_at=NOW - 0.39)
+
+    assert admitted(suspected, Kind.ORDINARY, held=3, brim=brim).settle_s == pytest.approx(0.03)
+    assert admitted(replace(suspected, settle_s=0.29), Kind.ORDINARY, held=3, brim=brim).settle_s == pytest.approx(0.3)
+    assert admitted(replace(suspected, ended_at=NOW - 0.41), Kind.ORDINARY, held=3, brim=brim).settle_s == 0
+    assert admitted(holding(3, settle_s=0.1), Kind.ORDINARY, held=3, brim=brim).settle_s == pytest.approx(0.0994)
+    assert aftermath(holding(9, punished=0.5), was_refused=True, since_s=0.9, brim=brim).pause_s == pytest.approx(1.35)
+    assert aftermath(holding(9, punished=0.5), was_refused=True, since_s=1.1, brim=brim).punished == 0.5
+    assert aftermath(holding(9, punished=0.9, pause_s=1.9), was_refused=True, brim=brim, since_s=2.0).pause_s == 2.0
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ CLIMBING: Final = math.inf
 NEVER: Final = math.inf
 LONG_AGO: Final = -math.inf
 TOKENS: Final = 20.0
+ON_ITS_WAY_S: Final = 5.0
+"""So long, in our seconds, an unanswered submit counts as `unanswered`, then as `empty`: it must not stop the lane."""
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class Load:
     unanswered: int = 0
     """Submits on their way."""
     empty: int = 0
-    """Slots without a known job that are in use until a moment: settling, or in doubt."""
+    """Slots without a known job that stay in use for some time: settling, or of a submit that nobody answers."""
 
     @property
     def slots(self) -> int:

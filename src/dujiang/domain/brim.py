@@ -41,7 +41,7 @@ class Brim:
     """The parameters and the arithmetic.
 
     Every event takes what is believed and gives what is believed next. `load` is counted after the event; `chance` is
-    uniform from 0 to 1. An unanswered submit is no event: it is counted as `empty` instead.
+    uniform from 0 to 1. That a submit stays unanswered is no event: it is counted as `empty` from then on.
     """
 
     spacing: float = 38.0
@@ -187,16 +187,17 @@ class Brim:
         return replace(belief, admissions=0)
 
     def ended(self, belief: Belief, run_s: float | None, now: float) -> Belief:
-        """A job was seen to end, `run_s` after it was accepted (None if that isn't known, as for an adopted job).
-
-        Its slot stays in use for `settle_s` from now.
-        """
+        """A job was seen to end, `run_s` after it was accepted; None if that isn't known, as for an adopted job."""
         belief = replace(belief, ended_at=now, suspect=False)
         if run_s is None:
             return belief
         weight = max(0.05, 1 / (belief.runs + 2))
         mean_s = belief.run_s + weight * (run_s - belief.run_s)
         return replace(belief, runs=belief.runs + 1, run_s=max(mean_s, self.scale))
+
+    def stays_empty_s(self, belief: Belief) -> float:
+        """How long the slot of a job that was seen to end stays in use."""
+        return belief.settle_s if belief.settle_s > 0.05 * self.scale else 0.0
 
     def hinted(self, belief: Belief, now: float) -> Belief:
         """Somebody says that the cap has risen: look now, and soon again."""
@@ -236,7 +237,8 @@ class Brim:
             return belief
         belief = self._at(belief, min(max(load.held, 1), int(before)), "50430")
         if belief.limit < before - self._slack(before, belief) or belief.refusals >= 3:
-            belief = replace(belief, probe_every_s=self._first_look_s(belief))
+            next_end_s = belief.run_s / belief.limit
+            belief = replace(belief, probe_every_s=max(self._first_look_s(belief), next_end_s))
             if self.memory:
                 belief = replace(belief, dropped_from=belief.dropped_from or int(before), dropped_at=now)
         return self._probe_later(belief, now, chance)
