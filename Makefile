@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/utilization.py --references 2
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/limiter.py
 
 # Needs uv; run it after a change of dependencies in pyproject.toml.
 lock:
