@@ -12,8 +12,9 @@ from typing import Protocol
 
 from dujiang.domain.accounts import Account, Key, Lane
 from dujiang.domain.batch import Batch, Counts, OnDoubt
+from dujiang.domain.belief import Belief
 from dujiang.domain.lifecycle import Event, State, StoredFile
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import Limit
 from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.requests import ModelSpec, Request
 from dujiang.domain.rests import Rest, RestOrder, Subject
@@ -189,9 +190,11 @@ class Offer:
     """A lane that may take work in this turn, with its limit and the key that new work is signed with."""
 
     lane: Lane
-    limit: FixedLimit
+    limit: Limit
     key_fingerprint: str
     at_most: int
+    scale: float = 1.0
+    """Length of one of our seconds, for a limit that finds itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,8 @@ class Turn:
     """When something that stands in the way ends by itself; None if nothing does."""
     waiting: frozenset[State] = field(default=frozenset(), compare=False)
     """Which of queued, preparing and ready some task of the batch is still in."""
+    beliefs: Mapping[int, Belief] = field(default_factory=dict, compare=False)
+    """What lanes that find their limit believe now, by the lane's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +229,11 @@ class LaneUse:
     """A lane now: the limit set for it, if any, its slots in use, and the next end of one that ends by time."""
 
     lane: Lane
-    limit: FixedLimit | None
+    limit: Limit | None
     in_use: int
     next_end: float | None
+    belief: Belief | None = None
+    """What it has learned, if its limit in force is one that finds itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +281,11 @@ class Engine(Protocol):
     async def lane(self, endpoint: str, account: Account, req_key: str) -> Lane:
         """The lane, made if it is new; its account is recognised by name or by any of its keys."""
 
-    async def set_limit(self, lane: Lane, limit: FixedLimit) -> None:
+    async def set_limit(self, lane: Lane, limit: Limit) -> None:
         """The lane's limit for everybody, until it is set again."""
+
+    async def hint(self, lane: Lane) -> bool:
+        """Somebody says that the lane's cap has risen: it looks at once. False if its limit is fixed."""
 
     async def lanes(self) -> list[LaneUse]:
         """Every lane now."""

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from dujiang.domain.accounts import Account, Key, shared_keys
 from dujiang.domain.errors import DujiangError
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import Limit, parse_limit
 from dujiang.messages import text
 from dujiang.storage import keyring_entries
 
@@ -92,10 +92,10 @@ def revealed(secret: SecretStr) -> str:
     return keyring_entries.fetch(word) if word.startswith(keyring_entries.PREFIX) else word
 
 
-def parsed_limit(words: str) -> FixedLimit:
-    """`fixed:N`; ValueError with what to write otherwise."""
+def parsed_limit(words: str) -> Limit:
+    """`auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`; ValueError with what to write otherwise."""
     try:
-        return FixedLimit.parse(words.strip())
+        return parse_limit(words.strip())
     except ValueError:
         raise ValueError(text("setting_limit")) from None
 

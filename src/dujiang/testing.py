@@ -48,7 +48,7 @@ from dujiang.domain.errors import (
     UrlGone,
 )
 from dujiang.domain.lifecycle import StoredFile
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import FixedLimit, parse_limit
 from dujiang.domain.pictures import LocalPicture, Reference
 from dujiang.domain.requests import ModelSpec, Request
 from dujiang.domain.retry import RetryRules, UploadRules
@@ -649,7 +649,7 @@ class Rehearsal:
         folder: Path,
         *,
         clock: FakeClock | None = None,
-        limit: int = 3,
+        limit: int | str = 3,
         accounts: Sequence[Account] = (ACCOUNT,),
         submit_timeout_s: float = 60.0,
         queries_a_second: float = 10.0,
@@ -713,13 +713,15 @@ class Rehearsal:
     async def make_worker(self, engine: Engine, presence: LockedPresence) -> BatchWorker:
         """A worker as `wiring` makes it, of these parts."""
         times = LaneTimes(engine, self.clock, self._submit_timeout_s)
-        limits = LimitSettings(FixedLimit(self.limit))
+        limits = LimitSettings(parse_limit(self.limit) if isinstance(self.limit, str) else FixedLimit(self.limit))
         provider: Provider = self.provider
         store: ImageStore = self.store
         links: ReferenceCheck = self.links
         publishing = Publishing(self.host, self.inline, self.uploads, self.uploads_at_once, self.links_good_for_s)
         ahead = {"prepare_ahead": self.prepare_ahead, "uploads_at_once": self.uploads_at_once}
-        admission = Admission(engine, provider.endpoint, provider.models, self.accounts, limits, times, **ahead)
+        admission = Admission(
+            engine, provider.endpoint, provider.models, self.accounts, limits, times, scale=self.clock.scale, **ahead
+        )
         await admission.open_lanes()
         neighbours = Neighbours(
             engine=engine,

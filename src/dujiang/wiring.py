@@ -16,7 +16,7 @@ from dujiang.domain.accounts import Account
 from dujiang.domain.batch import Batch
 from dujiang.domain.errors import DujiangError
 from dujiang.domain.lifecycle import State
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import Limit
 from dujiang.domain.retry import RetryRules, UploadRules
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
@@ -254,7 +254,7 @@ async def open_worker(
     clock: Clock,
     *,
     log: Log,
-    set_limit: FixedLimit | None = None,
+    set_limit: Limit | None = None,
     parts: Parts | None = None,
 ) -> AsyncIterator[BatchWorker]:
     """A worker with everything it needs, alive for as long as the block lasts."""
@@ -289,7 +289,7 @@ async def _assembled(
     references: References,
     presence: LockedPresence,
     log: Log,
-    set_limit: FixedLimit | None,
+    set_limit: Limit | None,
 ) -> BatchWorker:
     times = LaneTimes(engine, clock, settings.submit_timeout)
     limits = LimitSettings(parsed_limit(settings.concurrency))
@@ -302,6 +302,7 @@ async def _assembled(
         times,
         prepare_ahead=settings.prepare_ahead,
         uploads_at_once=settings.uploads_at_once,
+        scale=clock.scale,
     )
     await admission.open_lanes(set_limit)
     neighbours = Neighbours(

@@ -33,6 +33,7 @@ class SlotsInMemory(MortalEngine):
             attempts.c.slot_until > self._clock.now(),
             attempts.c.worker != worker.id,
         )
+        assert isinstance(offer.limit, FixedLimit)
         forgotten = await self._read(lambda connection: connection.execute(query).scalar_one())
         return replace(offer, limit=FixedLimit(offer.limit.slots + forgotten))
 
@@ -80,7 +81,7 @@ def _take(connection: sa.Connection, claimed: Task, offer: Offer, worker: Worker
     found = task_of(connection.execute(TASK_ROWS.where(tasks.c.id == claimed.id)).mappings().one())
     if found.version != claimed.version - 1:
         raise StaleTask("another process sent it as well")
-    claims._take(connection, found, offer, worker, now, looking=False)
+    claims._take(connection, found, offer, worker, now, claims.Room(1))
 
 
 class DoubtResubmitted(MortalEngine):

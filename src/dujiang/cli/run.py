@@ -23,7 +23,7 @@ from dujiang.cli.watch import watch
 from dujiang.domain.batch import Batch, OnDoubt, batch_state
 from dujiang.domain.errors import StoreError
 from dujiang.domain.lifecycle import FINAL, State
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import Limit
 from dujiang.domain.names import safe_stem
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import Figures, TaskFilter, figures, find_batch, list_tasks, reading
@@ -78,14 +78,14 @@ def _policy(words: str) -> OnDoubt:
         raise Refused("on_doubt_unknown", value=words) from None
 
 
-def _limit(words: str | None) -> FixedLimit | None:
+def _limit(words: str | None) -> Limit | None:
     try:
         return parsed_limit(words) if words is not None else None
     except ValueError:
         raise Refused("limit_unknown", value=words) from None
 
 
-async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, limit: FixedLimit | None) -> int:
+async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, limit: Limit | None) -> int:
     clock = SystemClock(settings.time_scale)
     started = time.monotonic()
     async with wiring.open_engine(settings, clock) as engine:
@@ -208,7 +208,7 @@ async def _work(
     clock: Clock,
     batch: Batch,
     rows: Rows,
-    limit: FixedLimit | None,
+    limit: Limit | None,
     log: Log,
 ) -> tuple[RunEnd, Rate]:
     """How it ended, and how fast it was."""

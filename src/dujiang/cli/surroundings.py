@@ -6,12 +6,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dujiang.domain.reasons import LaneView, Surroundings
+from dujiang.domain.reasons import Surroundings
 from dujiang.engines.sql import lanes
 from dujiang.engines.sql.rows import rest_of
 from dujiang.engines.sql.schema import rests, workers
 from dujiang.ports import Worker
+from dujiang.runner.admission import slots_of
 from dujiang.runner.clock import clock_time
+from dujiang.runner.progress import lane_view
 from dujiang.settings import Settings, parsed_limit
 
 
@@ -19,18 +21,7 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
     """Lanes, rests and workers as they are now."""
     now = time.time()
     general = parsed_limit(settings.concurrency)
-    views = [
-        LaneView(
-            use.lane.id,
-            use.lane.endpoint,
-            use.lane.account_id,
-            use.lane.account,
-            use.lane.req_key,
-            use.in_use,
-            (use.limit or general).slots,
-        )
-        for use in lanes.use(connection, now)
-    ]
+    views = [lane_view(use, slots_of(use.limit or general, use.belief), now) for use in lanes.use(connection, now)]
     resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
     rows = connection.execute(sa.select(workers).where(workers.c.ended_at.is_(None))).mappings()
     running = [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]

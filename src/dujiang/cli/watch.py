@@ -51,7 +51,7 @@ async def _plain(progress: Progress) -> None:
 def line(seen: Snapshot) -> str:
     """`done 120/400 · running 3 of 3 · waiting 277: slot(…) · 7.8 images/min · 36 min left`."""
     parts = [text("progress_done", done=seen.done, total=seen.total)]
-    parts.append(text("progress_running", running=seen.in_use, limit=seen.limit))
+    parts.append(text("progress_running", running=seen.in_use, limit="?" if seen.limit is None else seen.limit))
     if seen.waiting:
         parts.append(text("progress_waiting", waiting=seen.waiting, why=seen.why))
     if seen.counts.get(State.COLLECTING):

@@ -17,7 +17,10 @@ class LaneView:
     account: str
     req_key: str
     in_use: int
-    limit: int
+    limit: int | None
+    """None while it is being looked for."""
+    gate_s: float = 0.0
+    """Seconds for which nothing is submitted after a refusal, where the limit finds itself."""
 
     @property
     def name(self) -> str:
@@ -86,7 +89,7 @@ def _host_reason(around: Surroundings) -> str | None:
 
 
 def _has_room(lane: LaneView, around: Surroundings) -> bool:
-    return lane.in_use < lane.limit and _lane_reason(lane, around)[0] == 1
+    return (lane.limit is None or lane.in_use < lane.limit) and _lane_reason(lane, around)[0] == 1
 
 
 def _lane_reason(lane: LaneView, around: Surroundings) -> tuple[int, str]:
@@ -105,7 +108,9 @@ def _lane_reason(lane: LaneView, around: Surroundings) -> tuple[int, str]:
         return 3, f"account({rest.detail.partition(':')[0]})"
     if rest:
         return 2, f"cooldown({rest.detail}, {rest.remaining_s(now):.0f}s)"
-    return 1, f"slot({lane.name}, {lane.in_use}/{lane.limit})"
+    if lane.gate_s > 0:
+        return 2, f"cooldown(50430, {lane.gate_s:.0f}s)"
+    return 1, f"slot({lane.name}, {lane.in_use}/{'?' if lane.limit is None else lane.limit})"
 
 
 def _endpoint_reason(rest: Rest, around: Surroundings) -> str:

@@ -71,6 +71,8 @@ def after_submit(error: errors.ProviderError, task: Task, rules: RetryRules, *, 
     assert attempt is not None, "a submit has an attempt"
     text = error.message
     match error:
+        case errors.LaneFull() if attempt.kind is not None:  # its lane finds its limit, and waits as that says
+            return Verdict(Postponed(error.code, text))
         case errors.LaneFull():
             rest = RestOrder(Subject.LANE, str(attempt.lane_id), "slot", error.vendor_code or "", rules.lane)
             return Verdict(Postponed(error.code, text), rest)

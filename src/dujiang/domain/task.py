@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, Final
 
 from dujiang.domain import lifecycle as life
+from dujiang.domain.belief import Kind
 from dujiang.domain.errors import UnlawfulEvent
 from dujiang.domain.lifecycle import AWAITING_DECISION, FINAL, HELD, State, StoredFile
 from dujiang.domain.requests import Request
@@ -55,6 +56,8 @@ class Attempt:
     """Sent to see whether something that rested answers again."""
     delivered: bool = False
     """The vendor has finished it and billed it, even if its pictures' addresses have to be asked for again."""
+    kind: Kind | None = None
+    """As what its lane permitted it, if the lane finds its limit; None: the limit was fixed."""
 
 
 @dataclass(frozen=True, slots=True)

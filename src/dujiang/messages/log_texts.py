@@ -12,6 +12,10 @@ LOG_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "达到并发限制 ({limit})，等待任务完成...",
         "limit reached ({limit}), waiting for a task to end...",
     ),
+    "log_limit_changed": (
+        "并发上限 {lane}: {limit}（{why}）",
+        "the limit of {lane} is {limit} now ({why})",
+    ),
     "log_task_ended": (
         "任务完成 ({done}/{tasks})，当前并发: {running}",
         "task ended ({done}/{tasks}), now at once: {running}",
@@ -34,6 +38,10 @@ LOG_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "submitting task {task} (submit {attempt}, prompt {prompt})",
     ),
     "log_submit_accepted": ("任务 {task} 已受理，作业 {job}", "task {task} accepted as job {job}"),
+    "log_submit_refused": (
+        "任务 {task} 未被受理（{reason}，{kind}），回到队首，不算失败",
+        "task {task} was not taken ({reason}, {kind}): back to the head of the line, nothing lost",
+    ),
     "log_submit_unanswered": (
         "任务 {task} 存疑：提交没有得到确定的应答（{reason}），可能已付费，不会自动重交",
         "task {task} is in doubt: no certain answer to its submit ({reason}); it may be paid and is not sent again",

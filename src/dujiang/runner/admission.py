@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dujiang.domain.accounts import Account, Key, Lane
+from dujiang.domain.belief import CLIMBING, Belief
 from dujiang.domain.errors import AccountRefused
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import FixedLimit, Limit, parse_limit
 from dujiang.domain.requests import ModelSpec
 from dujiang.domain.task import Attempt, Task
 from dujiang.ports import Ahead, Engine, Offer, Turn, Worker
@@ -16,11 +17,18 @@ from dujiang.runner.lane_times import LaneTimes
 class LimitSettings:
     """The limit of a lane that nobody set one for: the account's own, or the general one."""
 
-    general: FixedLimit
+    general: Limit
 
-    def of(self, account: Account) -> FixedLimit:
+    def of(self, account: Account) -> Limit:
         """What the settings say for this account's lanes."""
-        return FixedLimit.parse(account.concurrency) if account.concurrency else self.general
+        return parse_limit(account.concurrency) if account.concurrency else self.general
+
+
+def slots_of(limit: Limit, belief: Belief | None) -> int | None:
+    """How many jobs the lane may hold now, as far as anybody knows; None while it looks for its limit."""
+    if isinstance(limit, FixedLimit):
+        return limit.slots
+    return None if belief is None or belief.limit == CLIMBING else int(belief.limit)
 
 
 class Admission:
@@ -37,6 +45,7 @@ class Admission:
         *,
         prepare_ahead: int = 32,
         uploads_at_once: int = 3,
+        scale: float = 1.0,
     ) -> None:
         self._engine = engine
         self._endpoint = endpoint
@@ -46,11 +55,16 @@ class Admission:
         self._times = times
         self._prepare_ahead = prepare_ahead
         self._uploads_at_once = uploads_at_once
-        self.lanes: dict[int, tuple[Lane, Account, FixedLimit]] = {}
+        self._scale = scale
+        self.lanes: dict[int, tuple[Lane, Account, Limit]] = {}
+        self.beliefs: dict[int, Belief] = {}
+        """What lanes that find their limit believed in the last turn."""
 
-    async def open_lanes(self, set_limit: FixedLimit | None = None) -> None:
+    async def open_lanes(self, set_limit: Limit | None = None) -> None:
         """Every lane of every configured account, before the first turn. `set_limit` sets them for everybody."""
-        known = {(use.lane.id): use.limit for use in await self._engine.lanes()}
+        uses = await self._engine.lanes()
+        known = {use.lane.id: use.limit for use in uses}
+        self.beliefs = {use.lane.id: use.belief for use in uses if use.belief is not None}
         for account in self._accounts:
             for model in self._models.values():
                 if not account.serves(model.name):
@@ -72,27 +86,51 @@ class Admission:
     async def turn(self, worker: Worker, batch_id: str) -> Turn:
         """Fill every lane that has room with the batch's next tasks."""
         offers = [
-            Offer(lane, limit, account.keys[0].fingerprint, at_most=limit.slots)
+            Offer(lane, limit, account.keys[0].fingerprint, at_most=self._at_once(limit), scale=self._scale)
             for lane, account, limit in self.lanes.values()
         ]
         return await self._engine.claim(worker, offers, batch_id)
 
-    def limit_of(self, req_keys: Collection[str]) -> int:
-        """Jobs at once of these products, of all accounts together."""
-        return sum(limit.slots for lane, _, limit in self.lanes.values() if lane.req_key in req_keys)
+    def _at_once(self, limit: Limit) -> int:
+        return limit.slots if isinstance(limit, FixedLimit) else limit.high
+
+    def slots_of(self, lane_id: int) -> int | None:
+        """How many jobs the lane may hold now; None while it looks for its limit."""
+        return slots_of(self.lanes[lane_id][2], self.beliefs.get(lane_id))
+
+    def learned(self, turn: Turn) -> list[tuple[Lane, Belief]]:
+        """The lanes whose limit is another than in the turn before, and what they believe now."""
+        before = self.beliefs
+        self.beliefs = before | dict(turn.beliefs)
+        return [
+            (self.lanes[lane_id][0], belief)
+            for lane_id, belief in turn.beliefs.items()
+            if lane_id in before and before[lane_id].limit != belief.limit
+        ]
+
+    def limit_of(self, req_keys: Collection[str]) -> int | None:
+        """Jobs at once of these products, of all accounts together; None while a lane looks for its limit."""
+        slots = [self.slots_of(lane.id) for lane, _, _ in self.lanes.values() if lane.req_key in req_keys]
+        known = [count for count in slots if count is not None]
+        return sum(known) if len(known) == len(slots) else None
+
+    def limit_words(self, req_keys: Collection[str]) -> str:
+        """The limit as it is told: a number, or how it is found."""
+        limits = {str(limit) for lane, _, limit in self.lanes.values() if lane.req_key in req_keys}
+        found = [words for words in sorted(limits) if not words.startswith("fixed")]
+        return ", ".join(found) if found else str(self.limit_of(req_keys) or 0)
 
     def possible_a_minute(self, req_keys: Collection[str]) -> float | None:
-        """Tasks a minute that their lanes could do: limit ÷ mean run time; None while no run time is known."""
-        lanes = [
-            (self._times.mean_s(lane.id), limit) for lane, _, limit in self.lanes.values() if lane.req_key in req_keys
-        ]
-        known = [limit.slots / mean_s * 60 for mean_s, limit in lanes if mean_s]
+        """Tasks a minute that their lanes could do: limit ÷ mean run time; None while that is not known."""
+        lanes = [lane for lane, _, _ in self.lanes.values() if lane.req_key in req_keys]
+        rates = [(self._times.mean_s(lane.id), self.slots_of(lane.id)) for lane in lanes]
+        known = [slots / mean_s * 60 for mean_s, slots in rates if mean_s and slots]
         return sum(known) if known else None
 
     def ahead(self, host: str) -> Ahead:
         """How far references may be published ahead of the slots: always enough to fill every lane once more."""
         req_keys = sorted({lane.req_key for lane, _, _ in self.lanes.values()})
-        widest = max((limit.slots for _, _, limit in self.lanes.values()), default=0)
+        widest = max((self.slots_of(lane_id) or 0 for lane_id in self.lanes), default=0)
         return Ahead(max(self._prepare_ahead, widest), self._uploads_at_once, req_keys, host)
 
     def reaches(self, attempt: Attempt) -> bool:

@@ -8,11 +8,12 @@ from typing import Final
 from dujiang.domain.batch import Batch, Counts
 from dujiang.domain.lifecycle import AT_VENDOR, FINAL, State
 from dujiang.domain.reasons import LaneView, Surroundings, disk_reason, reason
-from dujiang.ports import Clock, Engine
+from dujiang.ports import Clock, Engine, LaneUse
 from dujiang.runner.admission import Admission
 from dujiang.runner.clock import clock_time
 
 PACE_OVER_S: Final = 300.0  # the last five minutes: long enough for 4K pictures, short enough to follow a new limit
+GATE_MOST_S: Final = 120.0  # a longer wait after a refusal is a clock that went back
 WAITING: Final = (State.QUEUED, State.READY)
 
 
@@ -22,7 +23,8 @@ class Snapshot:
 
     counts: Counts
     in_use: int
-    limit: int
+    limit: int | None
+    """None while it is being looked for."""
     why: str | None
     """Reason of the waiting tasks, machine-readable; None if none waits."""
     images_a_minute: float | None
@@ -52,6 +54,15 @@ class Snapshot:
     def waiting(self) -> int:
         """Tasks that wait for their turn."""
         return sum(self.counts.get(state, 0) for state in WAITING)
+
+
+def lane_view(use: LaneUse, slots: int | None, now: float) -> LaneView:
+    """A lane as reasons need to know it. `slots`: None while it looks for its limit."""
+    lane = use.lane
+    gate_s = max(0.0, use.belief.gate - now) if use.belief is not None else 0.0
+    return LaneView(
+        lane.id, lane.endpoint, lane.account_id, lane.account, lane.req_key, use.in_use, slots, min(gate_s, GATE_MOST_S)
+    )
 
 
 class Pace:
@@ -106,7 +117,7 @@ class Progress:
         return Snapshot(
             counts,
             sum(lane.in_use for lane in lanes),
-            sum(lane.limit for lane in lanes),
+            self._admission.limit_of(self._req_keys),
             why,
             images,
             left_s,
@@ -118,13 +129,7 @@ class Progress:
         views = []
         for use in await self._engine.lanes():
             if use.lane.id in self._admission.lanes:
-                limit = self._admission.lanes[use.lane.id][2]
-                lane = use.lane
-                views.append(
-                    LaneView(
-                        lane.id, lane.endpoint, lane.account_id, lane.account, lane.req_key, use.in_use, limit.slots
-                    )
-                )
+                views.append(lane_view(use, self._admission.slots_of(use.lane.id), self._clock.now()))
         rests = await self._engine.rests()
         return Surroundings(views, rests, True, self._clock.now(), clock_time, self._tries)
 

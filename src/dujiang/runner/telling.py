@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dujiang.domain import lifecycle as life
+from dujiang.domain.accounts import Lane
+from dujiang.domain.belief import Belief
 from dujiang.domain.lifecycle import AT_VENDOR, FINAL, State
 from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.task import Task
@@ -38,7 +40,7 @@ class Flow:
         """From the first task at the vendor to the last end; None if there was none."""
         return None if self._begun_at is None or self._last_end is None else self._last_end - self._begun_at
 
-    def started(self, tasks: int, limit: int) -> None:
+    def started(self, tasks: int, limit: str) -> None:
         """The run begins with so many unfinished tasks."""
         self.tasks = tasks
         self.log.tell("batch_started", batch=self.batch, tasks=tasks, limit=limit)
@@ -49,16 +51,21 @@ class Flow:
             self._at_vendor.add(task.id)
             self._begun_at = now if self._begun_at is None else self._begun_at
 
-    def filled(self, turn: Turn, limit: int) -> None:
-        """Every free slot is filled."""
+    def filled(self, turn: Turn, limit: int | None) -> None:
+        """Every free slot is filled. `limit`: None while it is being looked for."""
         running = len(self._at_vendor)
-        if turn.tasks and State.READY in turn.waiting and running >= limit:
+        if limit is not None and turn.tasks and State.READY in turn.waiting and running >= limit:
             self.log.tell("limit_reached", batch=self.batch, limit=limit)
         if turn.waiting:
             self._only_rest_told = False
         elif running and not self._only_rest_told:
             self._only_rest_told = True
             self.log.tell("only_rest_left", batch=self.batch, running=running)
+
+    def learned(self, lane: Lane, belief: Belief) -> None:
+        """A lane's limit is another one now."""
+        name = f"{lane.account}/{lane.req_key}"
+        self.log.tell("limit_changed", lane=name, limit=belief.level, why=belief.why)
 
     def moved(self, task: Task, now: float) -> None:
         """An event was recorded."""
@@ -106,6 +113,9 @@ class Teller:
                 self._tell("submit_accepted", after, job=event.job_id, request=event.request_id or "")
             case life.Unanswered():
                 self._tell("submit_unanswered", after, reason=_reason(event.code, event.message))
+            case life.Postponed() if before.attempt is not None and before.attempt.kind is not None:
+                kind = before.attempt.kind.value
+                self._tell("submit_refused", after, reason=_reason(event.code, event.message), kind=kind)
             case life.LinkRefused():
                 self._tell("link_refused", after, reason=event.message)
             case life.OutputRefused():

@@ -202,13 +202,15 @@ class BatchWorker:
         self._products = await self._engine.products(batch.id)
         unfinished = sum(count for state, count in counts.items() if state not in FINAL | AWAITING_DECISION)
         self._flow = Flow(self._log, batch.id)
-        self._flow.started(unfinished, self._admission.limit_of(self._products))
+        self._flow.started(unfinished, self._admission.limit_words(self._products))
 
     async def _fill(self, batch: Batch) -> Turn:
         """Submit what finds a slot, and publish what will need one."""
         turn = await self._admission.turn(self._presence.worker, batch.id)
         for task in turn.tasks:
             self._carry(task)
+        for lane, belief in self._admission.learned(turn):
+            self._flow.learned(lane, belief)
         self._flow.filled(turn, self._admission.limit_of(self._products))
         if State.QUEUED not in turn.waiting:
             return turn
@@ -288,12 +290,16 @@ class BatchWorker:
         assert this is not None
         async for moved in self._run_task.steps(task):
             self._first.note(task.state, moved, self._clock.elapsed())
-            looked = task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking
+            looked = (
+                task.state is State.SUBMITTING
+                and task.attempt is not None
+                and (task.attempt.looking or task.attempt.kind is not None)
+            )
             task = moved
             self._running[this] = moved.state
             self._flow.moved(moved, self._clock.elapsed())
             self.images_saved += len(moved.files)
-            # Its slot is free, long before its pictures are here; or whatever rested answers again.
+            # Its slot is free, long before its pictures are here; or its answer says that others may go, too.
             if moved.state not in AT_VENDOR or looked:
                 self._wake.set()
             if self._quick:

@@ -35,6 +35,7 @@ DEBUG, INFO, WARNING = logging.DEBUG, logging.INFO, logging.WARNING
 LEVELS: Final[dict[str, int]] = {
     "batch_started": INFO,
     "limit_reached": INFO,
+    "limit_changed": INFO,
     "task_ended": INFO,
     "only_rest_left": INFO,
     "batch_ended": INFO,
@@ -44,6 +45,7 @@ LEVELS: Final[dict[str, int]] = {
     "woke_up": WARNING,
     "submit_sent": INFO,
     "submit_accepted": INFO,
+    "submit_refused": INFO,
     "submit_unanswered": WARNING,
     "link_refused": WARNING,
     "output_refused": WARNING,

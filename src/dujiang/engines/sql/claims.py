@@ -6,15 +6,18 @@ still runs at the vendor.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from dujiang.domain.belief import Belief, Kind
 from dujiang.domain.errors import StaleTask
 from dujiang.domain.lifecycle import Claimed, State
+from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
+from dujiang.engines.sql import beliefs as beliefs_of
 from dujiang.engines.sql.records import note, subjects
 from dujiang.engines.sql.rows import TASK_ROWS, rest_of, task_of
 from dujiang.engines.sql.schema import attempts, batches, lanes, rests, tasks
@@ -83,17 +86,20 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
     resting = [_shortened(connection, rest_of(row), now) for row in connection.execute(_RESTS).mappings().all()]
     claimed: list[Task] = []
     due: list[float] = []
+    beliefs: dict[int, Belief] = {}
     for offer in offers:
-        wanted, looking = _room(connection, offer, resting, now, due)
-        if not wanted:
+        room = _room(connection, offer, batch_id, resting, now, due)
+        if room.belief is not None:
+            beliefs[offer.lane.id] = room.belief
+        if not room.wanted:
             continue
         rows = connection.execute(
-            _HEAD, {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": wanted}
+            _HEAD, {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": room.wanted}
         ).mappings()
-        claimed += [_take(connection, task_of(row), offer, worker, now, looking=looking) for row in rows.all()]
+        claimed += [_take(connection, task_of(row), offer, worker, now, room) for row in rows.all()]
     found = connection.execute(_WAITING, {"batch": batch_id}).one()
     waiting = frozenset(state for state, is_there in zip(_WAITING_STATES, found, strict=True) if is_there)
-    return Turn(claimed, min(due) if due else None, waiting)
+    return Turn(claimed, min(due) if due else None, waiting, beliefs)
 
 
 def _shortened(connection: sa.Connection, rest: Rest, now: float) -> Rest:
@@ -106,29 +112,51 @@ def _shortened(connection: sa.Connection, rest: Rest, now: float) -> Rest:
     return replace(rest, until=latest)
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a lane may take in this turn."""
+
+    wanted: int = 0
+    looking: bool = False
+    """They look whether something that rested answers again."""
+    kind: Kind | None = None
+    """As what a lane that finds its limit permits them."""
+    belief: Belief | None = None
+
+
 def _room(
-    connection: sa.Connection, offer: Offer, resting: Sequence[Rest], now: float, due: list[float]
-) -> tuple[int, bool]:
-    """How many tasks the lane may take now, and whether they look for something that rested."""
+    connection: sa.Connection, offer: Offer, batch_id: str, resting: Sequence[Rest], now: float, due: list[float]
+) -> Room:
+    """How many tasks the lane may take now."""
     lane = offer.lane
-    in_use = connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
-    free = min(offer.limit.free(in_use), offer.at_most)
-    if not free:
+    room = _permitted(connection, offer, batch_id, now, due)
+    if not room.wanted:
         connection.execute(_SHORTEN, {"lane": lane.id, "now": now})  # here, too, the clock may have gone back
         next_end = connection.execute(_NEXT_SLOT, {"lane": lane.id, "now": now}).scalar()
         due += [next_end - now] if next_end is not None else []
-        return 0, False
+        return room
     names = set(subjects(lane.id, lane.account_id, lane.endpoint)) | {(Subject.DISK, "*")}
     in_the_way = [rest for rest in resting if (rest.subject, rest.key) in names]
     remaining = max((rest.remaining_s(now) for rest in in_the_way), default=0.0)
     if remaining:
         due.append(remaining)
-        return 0, False
+        return replace(room, wanted=0)
     if not in_the_way:
-        return free, False
+        return room
     if any(_somebody_looks(connection, rest, lane.id, now) for rest in in_the_way):
-        return 0, False
-    return 1, True
+        return replace(room, wanted=0)
+    return replace(room, wanted=1, looking=True)
+
+
+def _permitted(connection: sa.Connection, offer: Offer, batch_id: str, now: float, due: list[float]) -> Room:
+    """What the lane's limit permits, whatever rests."""
+    lane, limit = offer.lane, offer.limit
+    if isinstance(limit, FixedLimit):
+        in_use = connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
+        return Room(min(limit.free(in_use), offer.at_most))
+    permit, belief = beliefs_of.permitted(connection, lane.id, lane.req_key, limit, offer.scale, batch_id, now)
+    due += [permit.again_s] if permit.again_s is not None else []
+    return Room(min(permit.count, offer.at_most), kind=permit.kind, belief=belief)
 
 
 def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: float) -> bool:
@@ -148,7 +176,7 @@ def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: fl
     return connection.execute(found).first() is not None
 
 
-def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, now: float, *, looking: bool) -> Task:
+def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, now: float, room: Room) -> Task:
     number = (task.attempt.number if task.attempt else 0) + 1
     moved = after(task, Claimed(number, offer.lane.id))
     taken = connection.execute(
@@ -157,7 +185,7 @@ def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, n
     )
     if not taken.rowcount:
         raise StaleTask(f"task {task.id} has moved on")
-    connection.execute(_ATTEMPT, _attempt_row(task, number, offer, worker, now, looking=looking))
+    connection.execute(_ATTEMPT, _attempt_row(task, number, offer, worker, now, room))
     lane = offer.lane
     attempt = Attempt(
         number=number,
@@ -168,21 +196,23 @@ def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, n
         req_key=lane.req_key,
         key_fingerprint=offer.key_fingerprint,
         sent_at=now,
-        looking=looking,
+        looking=room.looking,
+        kind=room.kind,
     )
     moved = replace(moved, attempt=attempt)
     note(connection, moved, Claimed(number, lane.id), now)
     return moved
 
 
-def _attempt_row(task: Task, number: int, offer: Offer, worker: Worker, now: float, *, looking: bool) -> dict[str, Any]:
+def _attempt_row(task: Task, number: int, offer: Offer, worker: Worker, now: float, room: Room) -> dict[str, Any]:
     return {
         "task_id": task.id,
         "number": number,
         "lane_id": offer.lane.id,
         "key_fingerprint": offer.key_fingerprint,
         "worker": worker.id,
-        "looking": looking,
+        "looking": room.looking,
+        "kind": room.kind.value if room.kind else None,
         "sent_at": now,
         "slot_until": HELD_UNTIL_TOLD,
         "slot_for_s": 0.0,

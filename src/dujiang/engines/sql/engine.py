@@ -11,13 +11,13 @@ from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
 from dujiang.domain.errors import StaleTask
 from dujiang.domain.lifecycle import FINAL, Event, Orphaned, State
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import Limit
 from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import claims, lanes, preparation, records
+from dujiang.engines.sql import beliefs, claims, lanes, preparation, records
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
 from dujiang.engines.sql.writer import Writer, store_error
@@ -98,9 +98,14 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._change(lambda connection, _: lanes.lane(connection, endpoint, account, req_key))
 
-    async def set_limit(self, lane: Lane, limit: FixedLimit) -> None:
+    async def set_limit(self, lane: Lane, limit: Limit) -> None:
         """See `ports.Engine`."""
         await self._change(lambda connection, _: lanes.set_limit(connection, lane, limit))
+
+    async def hint(self, lane: Lane) -> bool:
+        """See `ports.Engine`."""
+        scale = self._clock.scale
+        return await self._change(lambda connection, now: beliefs.hint(connection, lane.id, now=now, scale=scale))
 
     async def lanes(self) -> list[LaneUse]:
         """See `ports.Engine`."""
@@ -160,8 +165,11 @@ class SqlEngine:
     ) -> Task:
         """See `ports.Engine`."""
         owner = worker.id if worker else None
+        learning = records.Learning(self._clock.scale, self._clock.random.random())
         return await self._change(
-            lambda connection, now: records.record(connection, task, event, now=now, owner=owner, order=rest)
+            lambda connection, now: records.record(
+                connection, task, event, now=now, owner=owner, order=rest, learning=learning
+            )
         )
 
     async def hold_slot(self, task: Task, for_s: float | None) -> None:

@@ -5,9 +5,10 @@ import json
 import sqlalchemy as sa
 
 from dujiang.domain.accounts import Account, Lane
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.belief import Belief
+from dujiang.domain.limits import AutoLimit, Limit, parse_limit
 from dujiang.domain.task import HELD_UNTIL_TOLD
-from dujiang.engines.sql.rows import dumped
+from dujiang.engines.sql.rows import StoredRow, dumped
 from dujiang.engines.sql.schema import accounts, attempts, lanes, rests
 from dujiang.ports import LaneUse
 
@@ -48,7 +49,7 @@ def _account_id(connection: sa.Connection, account: Account) -> int:
     return int(found["id"])
 
 
-def set_limit(connection: sa.Connection, lane: Lane, limit: FixedLimit) -> None:
+def set_limit(connection: sa.Connection, lane: Lane, limit: Limit) -> None:
     """The lane's limit for everybody, until it is set again."""
     connection.execute(sa.update(lanes).where(lanes.c.id == lane.id).values(limit=str(limit)))
 
@@ -72,12 +73,19 @@ def use(connection: sa.Connection, now: float) -> list[LaneUse]:
     return [
         LaneUse(
             lane=Lane(row["id"], row["endpoint"], row["account_id"], row["account"], row["req_key"]),
-            limit=FixedLimit.parse(row["limit"]) if row["limit"] else None,
+            limit=parse_limit(row["limit"]) if row["limit"] else None,
             in_use=row["in_use"],
             next_end=row["next_end"] if row["next_end"] not in {None, HELD_UNTIL_TOLD} else None,
+            belief=Belief.from_json(json.loads(row["belief"])) if row["belief"] and _finds_itself(row) else None,
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def _finds_itself(row: StoredRow) -> bool:
+    """Whether its limit is one that finds itself: as set for everybody, or as the last claim went by."""
+    words = row["limit"] or row["in_force"]
+    return bool(words) and isinstance(parse_limit(words), AutoLimit)
 
 
 def shorten_waits(connection: sa.Connection, now: float) -> None:

@@ -1,6 +1,6 @@
 """Recording an event: the task, its attempt, its history and whoever rests for it, in one transaction."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from dujiang.domain.errors import StaleTask, UnlawfulEvent
 from dujiang.domain.lifecycle import HELD, Event, State, heeding_cancel
 from dujiang.domain.rests import RestOrder, Subject
 from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Settlement, Task, after, settlement
+from dujiang.engines.sql.beliefs import learn
 from dujiang.engines.sql.rows import dumped, event_text, files_text
 from dujiang.engines.sql.schema import attempts, events, lanes, rests, tasks
 
@@ -75,6 +76,16 @@ _SETTLED: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What the arithmetic of a limit needs from outside."""
+
+    scale: float
+    """Length of one of our seconds."""
+    chance: float
+    """Uniform from 0 to 1."""
+
+
 def record(
     connection: sa.Connection,
     task: Task,
@@ -83,8 +94,11 @@ def record(
     now: float,
     owner: str | None,
     order: RestOrder | None = None,
+    learning: Learning | None = None,
 ) -> Task:
     """Apply `event` to `task`. `owner` keeps it if its new state is held by a worker.
+
+    `learning`: what it takes for a lane that finds its limit to learn from the event.
 
     Raises `StaleTask` if somebody changed the task since, `UnlawfulEvent` if the table has no such way.
     """
@@ -103,6 +117,8 @@ def record(
         cancel_requested = bool(found.cancel_requested)
     _settle(connection, task, event, now)  # what happened at the vendor, not what we make of it
     note(connection, moved, heeded, now)
+    if learning is not None:
+        learn(connection, task, event, now=now, scale=learning.scale, chance=learning.chance)
     if order is not None:
         rest(connection, order, now)
     if isinstance(heeded, life.Saved):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from dujiang.domain.batch import Batch, OnDoubt
+from dujiang.domain.belief import Kind
 from dujiang.domain.lifecycle import Event, State, StoredFile
 from dujiang.domain.pictures import LocalPicture, Reference
 from dujiang.domain.requests import Request
@@ -31,6 +32,7 @@ TASK_ROWS: Final = (
         attempts.c.accepted_at,
         attempts.c.job_id,
         attempts.c.outcome,
+        attempts.c.kind,
         lanes.c.account_id,
         lanes.c.endpoint,
         accounts.c.name.label("account"),
@@ -109,6 +111,7 @@ def _attempt_of(row: StoredRow) -> Attempt:
         job_id=row["job_id"],
         looking=bool(row["looking"]),
         delivered=row["outcome"] == Outcome.DONE.value,
+        kind=Kind(row["kind"]) if row["kind"] else None,
     )
 
 

@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 
 batches: Final = sa.Table(
     "batches",
@@ -120,6 +120,7 @@ attempts: Final = sa.Table(
     sa.Column("job_id", sa.Text),
     sa.Column("request_id", sa.Text),
     sa.Column("run_s", sa.Float),
+    sa.Column("kind", sa.Text),  # as what a lane that finds its limit permitted it; empty: its limit is fixed
     sqlite_with_rowid=False,
 )
 sa.Index("ix_attempts_slots", attempts.c.lane_id, attempts.c.slot_until)
@@ -163,8 +164,21 @@ lanes: Final = sa.Table(
     sa.Column("account_id", sa.Integer, sa.ForeignKey("accounts.id"), nullable=False),
     sa.Column("req_key", sa.Text, nullable=False),
     sa.Column("limit", sa.Text),  # what `--concurrency` set for everybody; empty: the setting of the account
+    sa.Column("belief", sa.Text),  # what a limit that finds itself has learned
+    sa.Column("in_force", sa.Text),  # the limit that the last claim went by, whoever set it
     sa.UniqueConstraint("endpoint", "account_id", "req_key", name="uq_lanes"),
 )
+
+lane_events: Final = sa.Table(
+    "lane_events",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),  # as in `50430: climbing -> 2`
+    sqlite_autoincrement=True,
+)
+sa.Index("ix_lane_events", lane_events.c.lane_id, lane_events.c.id)
 
 rests: Final = sa.Table(
     "rests",

@@ -1,0 +1,133 @@
+"""What a lane that finds its limit believes, kept beside it and changed in the transactions that claim and record.
+
+The arithmetic is `domain.brim`'s. Here it gets its counts, from attempt rows as always, and its memory, one column of
+the lane. A change of the limit is an event of the lane, with its reason.
+"""
+
+import json
+from typing import Final
+
+import sqlalchemy as sa
+
+from dujiang.domain import lifecycle as life
+from dujiang.domain.belief import ON_ITS_WAY_S, Belief, Kind, Load, Permit, Sent
+from dujiang.domain.brim import Brim
+from dujiang.domain.lifecycle import Event, State
+from dujiang.domain.limits import AutoLimit, parse_limit
+from dujiang.domain.task import Outcome, Task
+from dujiang.engines.sql.rows import dumped
+from dujiang.engines.sql.schema import attempts, lane_events, lanes, tasks
+
+MOST_COUNTED: Final = 200
+"""Waiting tasks beyond this change nothing, but for a lane that holds more."""
+
+_LANE: Final = sa.select(lanes.c.belief, lanes.c.in_force).where(lanes.c.id == sa.bindparam("lane"))
+_LOAD: Final = sa.select(
+    sa.func.count(),
+    sa.func.count().filter(attempts.c.outcome == Outcome.RUNNING.value),
+    sa.func.count().filter(attempts.c.outcome == Outcome.OPEN.value, attempts.c.sent_at > sa.bindparam("since")),
+).where(attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now"))
+_WAITING: Final = (
+    sa.select(sa.literal(1))
+    .where(
+        tasks.c.batch_id == sa.bindparam("batch"),
+        tasks.c.state == State.READY.value,
+        tasks.c.req_key == sa.bindparam("req_key"),
+    )
+    .limit(sa.bindparam("at_most"))
+)
+_STORE: Final = (
+    sa.update(lanes)
+    .where(lanes.c.id == sa.bindparam("lane"))
+    .values(belief=sa.bindparam("new_belief"), in_force=sa.bindparam("new_limit"))
+)
+_STAYS_EMPTY: Final = (
+    sa.update(attempts)
+    .where(attempts.c.task_id == sa.bindparam("of_task"), attempts.c.number == sa.bindparam("of_number"))
+    .values(slot_until=sa.bindparam("now") + sa.bindparam("for_s"), slot_for_s=sa.bindparam("for_s"))
+)
+
+
+def permitted(
+    connection: sa.Connection, lane_id: int, req_key: str, limit: AutoLimit, scale: float, batch_id: str, now: float
+) -> tuple[Permit, Belief]:
+    """How many of the batch's tasks the lane may take now, and what it believes."""
+    stored = connection.execute(_LANE, {"lane": lane_id}).one()
+    brim = limit.brim(scale)
+    before = _belief(stored.belief, brim)
+    load = _load(connection, lane_id, scale, now)
+    at_most = max(MOST_COUNTED, 2 * load.slots)
+    line = {"batch": batch_id, "req_key": req_key, "at_most": at_most}
+    backlog = len(connection.execute(_WAITING, line).all())
+    after, permit = brim.permit(before, load, backlog, now)
+    if after != before or stored.in_force != str(limit) or stored.belief is None:
+        _store(connection, lane_id, before, after, str(limit), now)
+    return permit, after
+
+
+def learn(connection: sa.Connection, task: Task, event: Event, *, now: float, scale: float, chance: float) -> None:
+    """What an event of a task says about its lane's limit. `chance`: uniform from 0 to 1."""
+    attempt = task.attempt
+    if attempt is None or attempt.delivered or not _says_something(task, event):
+        return
+    stored = connection.execute(_LANE, {"lane": attempt.lane_id}).one()
+    limit = parse_limit(stored.in_force) if stored.in_force else None
+    if not isinstance(limit, AutoLimit):
+        return
+    brim = limit.brim(scale)
+    before = _belief(stored.belief, brim)
+    load = _load(connection, attempt.lane_id, scale, now)
+    sent = Sent(attempt.kind or Kind.ORDINARY, attempt.sent_at)
+    match event:
+        case life.Accepted():
+            after = brim.admitted(before, sent, load, now)
+        case life.Postponed(code="slot"):
+            after = brim.refused(before, sent, load, now, chance)
+        case life.Postponed():
+            after = brim.too_fast(before)
+        case _:
+            after = brim.ended(before, event.run_s if isinstance(event, life.Rendered) else None, now)
+            if empty_s := brim.stays_empty_s(after):
+                these = {"of_task": task.id, "of_number": attempt.number, "now": now, "for_s": empty_s}
+                connection.execute(_STAYS_EMPTY, these)
+    if after != before:
+        _store(connection, attempt.lane_id, before, after, stored.in_force, now)
+
+
+def hint(connection: sa.Connection, lane_id: int, *, now: float, scale: float) -> bool:
+    """Somebody says that the cap has risen: the lane looks at once. False if its limit is fixed."""
+    stored = connection.execute(_LANE, {"lane": lane_id}).one()
+    limit = parse_limit(stored.in_force) if stored.in_force else None
+    if not isinstance(limit, AutoLimit):
+        return False
+    before = _belief(stored.belief, limit.brim(scale))
+    _store(connection, lane_id, before, limit.brim(scale).hinted(before, now), stored.in_force, now)
+    return True
+
+
+def _says_something(task: Task, event: Event) -> bool:
+    match event:
+        case life.Accepted():
+            return True
+        case life.Postponed():
+            return event.code in {"slot", "qps"}
+        case _:
+            ends = life.Rendered | life.OutputRefused | life.Blocked | life.Failed | life.Vanished | life.Cancelled
+            return task.state is State.GENERATING and isinstance(event, ends)
+
+
+def _belief(stored: str | None, brim: Brim) -> Belief:
+    return Belief.from_json(json.loads(stored)) if stored else brim.start()
+
+
+def _load(connection: sa.Connection, lane_id: int, scale: float, now: float) -> Load:
+    counted = {"lane": lane_id, "now": now, "since": now - ON_ITS_WAY_S * scale}
+    slots, held, unanswered = connection.execute(_LOAD, counted).one()
+    return Load(held, unanswered, slots - held - unanswered)
+
+
+def _store(connection: sa.Connection, lane_id: int, before: Belief, after: Belief, limit: str, now: float) -> None:
+    connection.execute(_STORE, {"lane": lane_id, "new_belief": dumped(after.as_json()), "new_limit": limit})
+    change = after.change_since(before)
+    if change is not None:
+        connection.execute(sa.insert(lane_events).values(lane_id=lane_id, at=now, what=change))
