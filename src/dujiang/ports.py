@@ -234,6 +234,8 @@ class LaneUse:
     next_end: float | None
     belief: Belief | None = None
     """What it has learned, if its limit in force is one that finds itself."""
+    in_force: Limit | None = None
+    """The limit that the last claim went by; None before the first by a limit that finds itself."""
 
 
 @dataclass(frozen=True, slots=True)

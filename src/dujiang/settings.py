@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     """Seconds for which an uploaded picture's link is used without a look at it."""
 
     concurrency: str = "fixed:3"
-    """How many jobs a lane may hold at once: `fixed:N`."""
+    """How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`."""
 
     time_scale: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Scales every constant in seconds of ours, so that a run can be rehearsed fast against the simulator."""

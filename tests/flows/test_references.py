@@ -284,6 +284,7 @@ async def test_an_old_link_that_is_gone_is_published_again_before_anything_is_pa
 
 async def test_a_link_that_grew_old_while_its_task_waited_is_looked_at_in_its_submits_way(tmp_path: Path) -> None:
     async with rehearsal(tmp_path, [with_pictures("a", "/1.png"), with_pictures("b", "/2.png")], limit=1) as stage:
+        stage.uploads_at_once = 1  # so that "a" is prepared, and sent, first
         stage.provider.on("a", run_s=2 * 3600)
         running = await stage.start()
         await stage.clock.sleep(60)

@@ -19,9 +19,11 @@ app = typer.Typer(
 )
 batch_app = typer.Typer(cls=Commands, help=text("help_batch"), no_args_is_help=True, rich_markup_mode=None)
 tasks_app = typer.Typer(cls=Commands, help=text("help_tasks"), no_args_is_help=True, rich_markup_mode=None)
+limit_app = typer.Typer(cls=Commands, help=text("help_limits"), no_args_is_help=True, rich_markup_mode=None)
 config_app = typer.Typer(cls=Commands, help=text("help_config"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(batch_app, name="batch")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(limit_app, name="limit")
 app.add_typer(config_app, name="config")
 
 Json = Annotated[bool, typer.Option("--json", help=text("help_json"))]
@@ -210,6 +212,25 @@ def tasks_retry(
     from dujiang.cli import tasks as door
 
     raise typer.Exit(door.retry(tasks or [], home, batch, state or [], code, again=again))
+
+
+@limit_app.command("show", help=text("help_limit_show"))
+def limit_show(as_json: Json = False, home: Home = None) -> None:
+    """Every lane's limit."""
+    from dujiang.cli import limits as door
+
+    raise typer.Exit(door.show(home, as_json=as_json))
+
+
+@limit_app.command("hint", help=text("help_limit_hint"))
+def limit_hint(
+    lane: Annotated[str | None, typer.Argument(metavar="LANE", help=text("help_lane"))] = None,
+    home: Home = None,
+) -> None:
+    """Look at once."""
+    from dujiang.cli import limits as door
+
+    raise typer.Exit(door.hint(lane, home))
 
 
 @app.command(help=text("help_resolve"))

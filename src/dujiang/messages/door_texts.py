@@ -54,8 +54,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Model of rows that name none: 4.0 4.6 3.1 3.0 i2i-3.0",
     ),
     "help_concurrency": (
-        "并发上限 fixed:N，对所有程序生效，直到再次设置",
-        "Limit fixed:N, for every program until it is set again",
+        "并发上限：auto（自动寻找）、auto:1..8、quiet、eager 或 fixed:N；对所有程序生效，直到再次设置",
+        "Limit: auto (finds itself), auto:1..8, quiet, eager or fixed:N; for every program until it is set again",
     ),
     "help_on_doubt": (
         "提交后没收到应答时：hold 等人决定，resubmit:N 最多自动重交 N 次（可能重复付费），fail 算失败",
@@ -124,6 +124,37 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "检查设置、密钥、代理、服务地址、时钟、图床、磁盘和数据库",
         "Check settings, keys, proxies, endpoint, clock, image host, disk and database",
     ),
+    "help_limits": ("查看并发上限", "See limits and how they were found"),
+    "help_limit_show": (
+        "每个账号和产品的并发上限、占用、拒绝次数、用时，以及下次试探的时间",
+        "Limit, slots in use, refusals and run times of each account and product, and when it looks next",
+    ),
+    "help_limit_hint": (
+        "告诉它额度变大了，立即试探",
+        "Say that the quota has grown: look at once",
+    ),
+    "help_lane": (
+        "账号/产品，如 default/jimeng_t2i_v40（默认全部）",
+        "account/product, as in default/jimeng_t2i_v40 (default: all)",
+    ),
+    "no_lanes": ("还没有提交过任务", "nothing was submitted yet"),
+    "lane_unknown": (
+        "没有 {lane}，dujiang limit show 可列出全部",
+        "there is no {lane}; dujiang limit show lists all",
+    ),
+    "hint_nothing": (
+        "没有自动寻找上限的账号（固定上限请用 run --concurrency 改）",
+        "no limit finds itself here (a fixed one is set with run --concurrency)",
+    ),
+    "hint_told": ("下一个任务会试探：{lanes}", "the next task looks: {lanes}"),
+    "column_lane": ("账号/产品", "account/product"),
+    "column_limit": ("设定", "limit"),
+    "column_slots": ("上限", "slots"),
+    "column_in_use": ("占用", "in use"),
+    "column_submits": ("提交/时", "submits/h"),
+    "column_refusals": ("被拒/时", "refused/h"),
+    "column_median_run_s": ("用时中位数", "median run s"),
+    "column_next_look": ("下次试探", "next look"),
     "help_config": ("查看设置", "See settings"),
     "help_config_schema": ("列出全部设置项", "List every setting"),
     "help_config_get": ("查看当前生效的设置（密钥不显示）", "Show the settings in force (never secrets)"),
@@ -168,8 +199,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "setting_text": ("应为文本", "must be text"),
     "setting_choice": ("可用：{limit}", "must be one of {limit}"),
     "setting_limit": (
-        "应写成 fixed:N，N 为 1–10000，例如 fixed:3",
-        "must be fixed:N with N from 1 to 10000, as in fixed:3",
+        "应写成 auto、auto:1..8、quiet、eager 或 fixed:N（N 为 1–10000），例如 fixed:3",
+        "must be auto, auto:1..8, quiet, eager, or fixed:N with N from 1 to 10000, as in fixed:3",
     ),
     "setting_database": (
         "应为数据库地址，例如 sqlite:///D:/dujiang/dujiang.db",
@@ -268,8 +299,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "--on-doubt {value} is not known: write hold, fail or resubmit:N with N from 1 to 9",
     ),
     "limit_unknown": (
-        "--concurrency {value} 不对，请写 fixed:N，例如 fixed:3",
-        "--concurrency {value} is not known: write fixed:N, as in fixed:3",
+        "--concurrency {value} 不对，请写 auto、auto:1..8、quiet、eager 或 fixed:N，例如 fixed:3",
+        "--concurrency {value} is not known: write auto, auto:1..8, quiet, eager or fixed:N, as in fixed:3",
     ),
     "model_unknown": ("没有模型 {value}，可用：{limit}", "there is no model {value}; known: {limit}"),
     "setting_unknown": (
@@ -535,8 +566,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
                 "The vendor's address. Without https only on this machine (the simulator).",
             ),
             "concurrency": (
-                "一个通道同时最多多少个作业：`fixed:N`。",
-                "How many jobs a lane may hold at once: `fixed:N`.",
+                "一个通道同时最多多少个作业：`auto`、`auto:LOW..HIGH`、`quiet`、`eager` 或 `fixed:N`。",
+                "How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`.",
             ),
             "time_scale": (
                 "把我们自己的所有时间常数按此缩放，便于对着模拟器快速演练。",

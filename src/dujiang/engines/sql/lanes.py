@@ -77,6 +77,7 @@ def use(connection: sa.Connection, now: float) -> list[LaneUse]:
             in_use=row["in_use"],
             next_end=row["next_end"] if row["next_end"] not in {None, HELD_UNTIL_TOLD} else None,
             belief=Belief.from_json(json.loads(row["belief"])) if row["belief"] and _finds_itself(row) else None,
+            in_force=parse_limit(row["in_force"]) if row["in_force"] else None,
         )
         for row in connection.execute(query).mappings()
     ]

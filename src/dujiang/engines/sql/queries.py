@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from dujiang.domain.lifecycle import State
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql.batches import counts
 from dujiang.engines.sql.rows import TASK_ROWS, request_of
-from dujiang.engines.sql.schema import attempts, batches, events, references, tasks
+from dujiang.engines.sql.schema import attempts, batches, events, lane_events, lanes, references, tasks
 
 PAGE: Final = 50
 _CONTENTS: Final = 500  # values in one IN list: SQLite takes 32,766, and a page of 10,000 tasks has more references
@@ -210,3 +211,47 @@ def report_rows(connection: sa.Connection, batch_id: str) -> Iterator[dict[str, 
         if not page:
             return
         position, last_id = page[-1]["position"], page[-1]["id"]
+
+
+HOUR_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHour:
+    """What a lane has done over the last hour, and how its limit has changed."""
+
+    submits: int
+    refusals: int
+    median_run_s: float | None
+    events: list[dict[str, Any]]
+    """Changes of its limit, oldest first."""
+
+
+def lane_hours(connection: sa.Connection, now: float) -> dict[int, LaneHour]:
+    """By lane id; only lanes that were ever used."""
+    used = connection.execute(sa.select(lanes.c.id).where(sa.exists().where(attempts.c.lane_id == lanes.c.id)))
+    return {lane_id: _lane_hour(connection, lane_id, now) for lane_id in used.scalars().all()}
+
+
+def _lane_hour(connection: sa.Connection, lane_id: int, now: float) -> LaneHour:
+    recent = (attempts.c.lane_id == lane_id, attempts.c.sent_at > now - HOUR_S)
+    outcomes = sa.select(attempts.c.outcome, sa.func.count()).where(*recent).group_by(attempts.c.outcome)
+    by_outcome: dict[str, int] = dict(connection.execute(outcomes).tuples().all())
+    runs = connection.execute(
+        sa.select(attempts.c.run_s).where(
+            attempts.c.lane_id == lane_id, attempts.c.run_s.is_not(None), attempts.c.ended_at > now - HOUR_S
+        )
+    ).scalars()
+    changed = connection.execute(
+        sa.select(lane_events.c.at, lane_events.c.what)
+        .where(lane_events.c.lane_id == lane_id)
+        .order_by(lane_events.c.id.desc())
+        .limit(PAGE)
+    ).mappings()
+    run_times = [float(run_s) for run_s in runs if run_s is not None]
+    return LaneHour(
+        submits=sum(by_outcome.values()),
+        refusals=by_outcome.get(Outcome.REFUSED.value, 0),
+        median_run_s=median(run_times) if run_times else None,
+        events=[dict(row) for row in reversed(changed.all())],
+    )
