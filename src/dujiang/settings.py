@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     reference_good_for: Annotated[float, Field(gt=0, le=2_592_000)] = 3600.0
     """Seconds for which an uploaded picture's link is used without a look at it."""
 
-    concurrency: str = "fixed:3"
+    concurrency: str = "auto"
     """How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`."""
 
     time_scale: Annotated[float, Field(gt=0, le=10)] = 1.0

@@ -29,6 +29,7 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         DUJIANG_HOME=made.home,
         DUJIANG_TIME_SCALE=SCALE,
         DUJIANG_LANG="en",
+        DUJIANG_CONCURRENCY="fixed:3",  # most tests are not about how a limit finds itself
         DUJIANG_SUPERBED_ENDPOINT="http://127.0.0.1:9",
         DUJIANG_JIMENG_ENDPOINT="http://127.0.0.1:9",  # nobody is there: a test that needs a vendor makes one
         VOLCENGINE_ACCESS_KEY=ACCESS_KEY,

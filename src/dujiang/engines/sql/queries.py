@@ -236,7 +236,7 @@ def lane_hours(connection: sa.Connection, now: float) -> dict[int, LaneHour]:
 def _lane_hour(connection: sa.Connection, lane_id: int, now: float) -> LaneHour:
     recent = (attempts.c.lane_id == lane_id, attempts.c.sent_at > now - HOUR_S)
     outcomes = sa.select(attempts.c.outcome, sa.func.count()).where(*recent).group_by(attempts.c.outcome)
-    by_outcome: dict[str, int] = dict(connection.execute(outcomes).tuples().all())
+    by_outcome: dict[str, int] = {row[0]: row[1] for row in connection.execute(outcomes)}
     runs = connection.execute(
         sa.select(attempts.c.run_s).where(
             attempts.c.lane_id == lane_id, attempts.c.run_s.is_not(None), attempts.c.ended_at > now - HOUR_S
