@@ -29,6 +29,7 @@ storm: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/utilization.py
 	$(BIN)/python benchmarks/utilization.py --references 2
+	$(BIN)/python benchmarks/utilization.py --unknown
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/limiter.py
