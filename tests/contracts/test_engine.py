@@ -25,9 +25,10 @@ import sqlalchemy as sa
 from dujiang.domain import lifecycle as life
 from dujiang.domain.accounts import Lane
 from dujiang.domain.batch import OnDoubt
+from dujiang.domain.belief import Belief, Kind
 from dujiang.domain.errors import StaleTask, StoreError, UnlawfulEvent
 from dujiang.domain.lifecycle import FINAL, Event, State
-from dujiang.domain.limits import FixedLimit
+from dujiang.domain.limits import AutoLimit, FixedLimit
 from dujiang.domain.names import collision_key
 from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.rests import RestOrder, RestRule, Subject
@@ -35,7 +36,7 @@ from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading
-from dujiang.engines.sql.schema import METADATA, attempts, events, tasks
+from dujiang.engines.sql.schema import METADATA, attempts, events, lane_events, tasks
 from dujiang.engines.sql.writer import Writer
 from dujiang.ports import Added, Ahead, Offer, Published, Turn
 from tests.builders import (
@@ -1518,6 +1519,107 @@ async def test_a_link_that_was_refused_is_prepared_again_from_the_head_of_the_li
     assert (prepared.state, prepared.references) == (State.READY, URLS)
     assert (await bench.task(prepared.id)).references == URLS
     assert len((await bench.engine.claim_preparation(bench.worker, "b", AHEAD)).tasks) == 1
+
+
+# -- The limit that finds itself --------------------------------------------------------------------------------------
+
+
+async def auto_turn(bench: Bench, limit: str = "auto") -> Turn:
+    """A turn of the lane whose limit finds itself."""
+    parsed = AutoLimit.parse(limit)
+    offer = Offer(bench.lane, parsed, "f" * 24, at_most=parsed.high)
+    return await bench.engine.claim(bench.worker, [offer], "b")
+
+
+async def belief(bench: Bench) -> Belief:
+    (found,) = [use.belief for use in await bench.engine.lanes() if use.lane.id == bench.lane.id]
+    assert found is not None
+    return found
+
+
+async def test_one_submit_at_a_time_is_permitted_until_it_is_answered_and_says_why(bench: Bench) -> None:
+    await bench.rows(*range(9))
+
+    (first,) = (await auto_turn(bench)).tasks
+    assert first.attempt is not None
+    assert first.attempt.kind is Kind.GROW
+    assert (await bench.task(first.id)).attempt == first.attempt
+    assert (await auto_turn(bench)).tasks == []
+
+    await bench.record(first, life.Accepted("j1"))
+    assert len((await auto_turn(bench)).tasks) == 1
+
+
+async def test_a_refusal_sets_the_limit_to_what_is_held_and_the_change_is_written_down(bench: Bench) -> None:
+    await bench.rows(*range(9))
+    for job in ("j1", "j2"):
+        (task,) = (await auto_turn(bench)).tasks
+        await bench.record(task, life.Accepted(job))
+    (third,) = (await auto_turn(bench)).tasks
+    await bench.record(third, life.Postponed("slot", "50430"))
+
+    turn = await auto_turn(bench)
+    assert turn.tasks == []
+    assert turn.beliefs[bench.lane.id].level == "2"
+    assert (await belief(bench)).level == "2"
+    assert [row.what for row in bench.read(sa.select(lane_events))] == ["50430: climbing -> 2"]
+    assert await bench.engine.rests() == []
+
+
+async def test_what_is_learned_is_known_to_every_engine_of_the_store(bench: Bench) -> None:
+    await bench.rows(*range(9))
+    (task,) = (await auto_turn(bench)).tasks
+    await bench.record(task, life.Accepted("j1"))
+    (task,) = (await auto_turn(bench)).tasks
+    await bench.record(task, life.Postponed("slot", "50430"))
+
+    other = bench.open_engine()
+    (use,) = [use for use in await other.lanes() if use.lane.id == bench.lane.id]
+    assert use.belief is not None
+    assert use.belief.level == "1"
+    assert use.in_force == AutoLimit()
+    assert await other.hint(bench.lane)
+    assert (await belief(bench)).probe_at == bench.clock.time
+
+
+async def test_too_many_requests_a_second_leave_the_limit_alone(bench: Bench) -> None:
+    await bench.rows(*range(3))
+    (task,) = (await auto_turn(bench)).tasks
+    await bench.record(task, life.Postponed("qps", "50429"))
+
+    assert (await belief(bench)).level == "climbing"
+    assert bench.read(sa.select(lane_events)) == []
+
+
+async def test_run_times_are_learned_from_what_was_measured_alone(bench: Bench) -> None:
+    await bench.rows(*range(3))
+    for job, run_s in (("j1", 30.0), ("j2", None)):
+        (task,) = (await auto_turn(bench)).tasks
+        task = await bench.record(task, life.Accepted(job))
+        await bench.record(task, life.Rendered(URLS, run_s))
+
+    assert (await belief(bench)).runs == 1
+
+
+async def test_a_fixed_limit_has_no_belief_and_no_hint(bench: Bench) -> None:
+    await bench.rows(1)
+    (task,) = await bench.claim()
+
+    assert task.attempt is not None
+    assert task.attempt.kind is None
+    assert not await bench.engine.hint(bench.lane)
+    assert [use.belief for use in await bench.engine.lanes()] == [None] * len(await bench.engine.lanes())
+
+
+async def test_bounds_are_never_overstepped_whatever_the_vendor_takes(bench: Bench) -> None:
+    await bench.rows(*range(9))
+    held = 0
+    for number in range(12):
+        for task in (await auto_turn(bench, "auto:1..3")).tasks:
+            held += 1
+            await bench.record(task, life.Accepted(f"j{number}-{task.id}"))
+
+    assert held == 3
 
 
 # -- Reading ----------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Orders:
     time_scale: float
     submit_timeout_s: float
     wiring: str = AS_SHIPPED
+    finds_limit: bool = False
     die_at: str | None = None
     on_pass: int = 1
     decisions: Sequence[tuple[int, str | None]] = ()
@@ -63,7 +64,7 @@ def settings_of(orders: Orders) -> Settings:
     return load(
         home=Path(orders.home),
         jimeng_endpoint=orders.endpoint,
-        concurrency=f"fixed:{orders.limit}",
+        concurrency=f"auto:1..{orders.limit}" if orders.finds_limit else f"fixed:{orders.limit}",
         time_scale=orders.time_scale,
         submit_timeout=orders.submit_timeout_s,
         poll_timeout=1.0,

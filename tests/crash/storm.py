@@ -88,6 +88,8 @@ class Weather:
     vendor: Mapping[str, Any] = field(default_factory=dict)
     wiring: str = AS_SHIPPED
     decide_in_between: bool = True
+    finds_limit: bool = False
+    """The limit finds itself, up to `limit`, instead of being fixed."""
 
 
 def weather(seed: int, *, kills: int, tasks: int, faults: Mapping[str, float] | None = None) -> Weather:
@@ -254,6 +256,7 @@ class Storm:
             time_scale=TIME_SCALE,
             submit_timeout_s=SUBMIT_TIMEOUT_S,
             wiring=self._plan.wiring,
+            finds_limit=self._plan.finds_limit,
             decisions=decisions,
         )
 

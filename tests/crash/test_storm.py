@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_nothing_is_lost_or_paid_twice_in_a_short_storm(tmp_path: Path, seed: in
     print(figures.told())
     assert figures.kills.total() >= 15
     assert figures.kills.keys() >= {RANDOM, *Point}
+
+
+def test_a_limit_that_finds_itself_is_kept_by_every_life(tmp_path: Path, seed: int) -> None:
+    plan = replace(weather(seed, kills=18, tasks=80, faults=FAULTS), finds_limit=True)
+
+    figures = blow(plan, tmp_path)
+
+    print(figures.told())
+    assert figures.kills.total() >= 15
+    assert figures.most_at_vendor <= plan.limit
 
 
 @pytest.mark.storm
