@@ -292,7 +292,7 @@ def test_settings_follow_their_order(studio: Studio) -> None:
     studio.home.mkdir()
     studio.write("home/dujiang.toml", "concurrency = 'fixed:1'", "poll_timeout = 1.0", "submit_timeout = 1.0")
     studio.write("dujiang.toml", "poll_timeout = 2.0", "submit_timeout = 2.0")
-    studio.set(DUJIANG_SUBMIT_TIMEOUT=3)
+    studio.set(DUJIANG_CONCURRENCY=None, DUJIANG_SUBMIT_TIMEOUT=3)
 
     told = [studio.run("config", "get", name).out for name in ("concurrency", "poll_timeout", "submit_timeout")]
 
