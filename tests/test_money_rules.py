@@ -438,6 +438,21 @@ async def test_rule_04_a_dead_workers_submit_is_counted_from_when_it_was_sent(tm
     assert attempt["outcome"] == Outcome.IN_DOUBT
 
 
+@pytest.mark.parametrize("reply", [Reply.LOST, Reply.NEVER_ARRIVED])
+async def test_rule_04_a_lane_that_looks_for_its_limit_does_not_send_everything_into_doubt(
+    tmp_path: Path, reply: Reply
+) -> None:
+    prompts = [f"p{n}" for n in range(60)]
+    async with rehearsal(tmp_path, prompts, limit="auto", on_doubt="resubmit:2") as stage:
+        for prompt in prompts:
+            stage.provider.on(prompt, submits=[reply] * 9)
+        await stage.start()
+        await stage.clock.sleep(110)  # no slot of a doubt has ended yet
+        await stage.kill()
+
+    assert len(stage.provider.submitted) <= 3
+
+
 async def test_rule_04_a_doubtful_submit_takes_a_slot_until_its_end(tmp_path: Path) -> None:
     async with rehearsal(tmp_path, ["a", "b"], limit=1) as stage:
         stage.provider.on("a", submits=[Reply.LOST], run_s=60)

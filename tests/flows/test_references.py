@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from dujiang.domain.errors import HostDown, HostRefused, LinkUnreachable, PictureRefused, PictureUnfit, StoreError
+from dujiang.domain.errors import (
+    EndpointDown,
+    HostDown,
+    HostRefused,
+    LinkUnreachable,
+    PictureRefused,
+    PictureUnfit,
+    StoreError,
+)
 from dujiang.domain.lifecycle import State
 from dujiang.domain.requests import Request
 from dujiang.domain.rests import Subject
@@ -175,11 +183,12 @@ async def test_two_refused_pictures_in_a_row_rest_the_account(tmp_path: Path) ->
     assert states == [State.FAILED, State.FAILED, State.SUCCEEDED, State.SUCCEEDED]
 
 
-async def test_a_fifth_refusal_that_would_suspend_the_account_is_not_risked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_a_fifth_refusal_that_would_suspend_the_account_is_not_risked(tmp_path: Path, at_once: int) -> None:
     requests = [with_pictures(f"p{n}", f"/{n}.png") for n in range(9)]
     async with rehearsal(tmp_path, requests) as stage:
         assert stage.host is not None
-        stage.uploads_at_once = 1
+        stage.uploads_at_once = at_once
         stage.host.down = PictureRefused("no")
         await stage.start()
         await stage.clock.sleep(1800)
@@ -282,7 +291,7 @@ async def test_an_old_link_that_is_gone_is_published_again_before_anything_is_pa
     assert old not in stage.provider.submitted[-1].references
 
 
-async def test_a_link_that_grew_old_while_its_task_waited_is_looked_at_in_its_submits_way(tmp_path: Path) -> None:
+async def test_a_link_that_grew_old_while_its_task_waited_is_looked_at_before_it_is_paid_for(tmp_path: Path) -> None:
     async with rehearsal(tmp_path, [with_pictures("a", "/1.png"), with_pictures("b", "/2.png")], limit=1) as stage:
         stage.uploads_at_once = 1  # so that "a" is prepared, and sent, first
         stage.provider.on("a", run_s=2 * 3600)
@@ -344,3 +353,43 @@ async def test_a_killed_program_uploads_nothing_twice(tmp_path: Path) -> None:
 
     assert 0 < published < 12
     assert len(stage.host.items) == 12
+
+
+async def test_a_link_that_grew_old_and_still_works_is_used_again(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [with_pictures("a", "/1.png"), with_pictures("b", "/2.png")], limit=1) as stage:
+        stage.uploads_at_once = 1
+        stage.provider.on("a", run_s=2 * 3600)
+        assert await stage.run() is RunEnd.OVER
+        task = await stage.task("b")
+        outcomes = [row["outcome"] for row in await stage.attempts(task)]
+
+    assert (task.state, outcomes) == (State.SUCCEEDED, ["refused", "done"])
+    assert stage.host is not None
+    assert len(stage.host.items) == 2
+    assert len(stage.links.asked) == 1
+
+
+async def test_a_picture_that_can_never_be_read_holds_up_nobody_for_long(tmp_path: Path) -> None:
+    requests: list[str | Request] = [with_pictures("a", "/1.png"), *(f"p{n}" for n in range(20))]
+    async with rehearsal(tmp_path, requests) as stage:
+        stage.files.broken["/1.png"] = StoreError("input/output error", why="gone")
+        assert await stage.run() is RunEnd.OVER
+        task = await stage.task("a")
+        others = {task.state for task in await stage.tasks() if task.request.prompt != "a"}
+
+    assert (task.state, task.error_code) == (State.FAILED, "picture_unfit")
+    assert others == {State.SUCCEEDED}
+    assert stage.clock.elapsed() < 600
+
+
+async def test_a_link_that_is_gone_is_no_answer_of_the_vendor(tmp_path: Path) -> None:
+    requests = [with_pictures("a", "/1.png"), with_pictures("b", "/1.png")]
+    async with rehearsal(tmp_path, requests[:1]) as stage:
+        await stage.run()
+        stage.links_good_for_s = 0.5
+        await stage.clock.sleep(10)
+        stage.provider.down = EndpointDown("refused")
+        await stage.add(requests)
+        before = stage.clock.elapsed()
+        assert await stage.run() is RunEnd.UNREACHABLE
+        assert stage.clock.elapsed() - before < 60

@@ -7,6 +7,7 @@ import pytest
 
 from dujiang.domain.errors import LaneFull, TooFast
 from dujiang.domain.lifecycle import State
+from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import Subject
 from dujiang.runner.worker import RunEnd
 from dujiang.testing import Rehearsal, rehearsal
@@ -139,3 +140,30 @@ async def test_a_killed_run_leaves_its_jobs_counted(tmp_path: Path) -> None:
 
     assert stage.provider.most_running == 3
     assert refused(stage) - before <= 6
+
+
+async def test_a_lane_that_somebody_has_fixed_learns_nothing_and_takes_no_hint(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [f"p{n}" for n in range(20)], limit="auto") as stage:
+        stage.provider.limit = 2
+        await stage.run()
+        (lane,) = [use.lane for use in await stage.engine.lanes() if use.belief and use.belief.runs]
+        await stage.engine.set_limit(lane, FixedLimit(5))
+        stage.provider.limit = None
+        await stage.add([f"q{n}" for n in range(20)])
+        await stage.run()
+        (use,) = [use for use in await stage.engine.lanes() if use.lane == lane]
+        assert not await stage.engine.hint(lane)
+
+    assert stage.provider.most_running == 5
+    assert (use.limit, use.in_force, use.belief) == (FixedLimit(5), FixedLimit(5), None)
+
+
+async def test_a_pause_is_not_the_end_of_the_line(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [f"p{n}" for n in range(9)], limit=3) as stage:
+        running = await stage.start()
+        await stage.clock.sleep(5)
+        await stage.elsewhere.pause(stage.batch.id, paused=True)
+        await stage.clock.sleep(60)
+        assert stage.log.lines("only_rest_left") == []
+        await stage.elsewhere.pause(stage.batch.id, paused=False)
+        assert await running is RunEnd.OVER

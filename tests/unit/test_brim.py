@@ -69,7 +69,24 @@ def test_the_first_submit_goes_alone() -> None:
 def test_a_first_climb_submits_a_tenth_of_what_is_held_at_once(held: int, at_once: int) -> None:
     assert asked(climbing(), Load(held)) == Permit(at_once, Kind.GROW)
     assert asked(climbing(), Load(held, unanswered=1)).count == at_once - 1
-    assert asked(climbing(), Load(held, empty=5)).count == at_once
+    assert asked(climbing(), Load(held, empty=1)).count == at_once
+
+
+@pytest.mark.parametrize(("held", "most_empty"), [(0, 2), (1, 2), (20, 2), (29, 2), (30, 3), (100, 10)])
+def test_a_climb_stops_while_many_slots_may_hold_jobs_that_nobody_knows(held: int, most_empty: int) -> None:
+    """Each of them may be paid for; a vendor that answers nothing must not be sent the whole batch."""
+    assert asked(climbing(), Load(held, empty=most_empty - 1)).count > 0
+    assert asked(climbing(), Load(held, empty=most_empty)) == Permit(0, why="unanswered")
+
+
+def test_no_wait_is_longer_than_what_set_it_after_the_clock_went_back() -> None:
+    waiting = replace(Belief(limit=3, probe_every_s=10.0, run_s=20.0), gate=1000.0, verdict_at=1000.0, probe_at=1000.0)
+
+    belief, _ = BRIM.permit(waiting, Load(3), 9, 100.0)
+
+    assert belief.gate <= 100.0 + 1.4 * 20.0
+    assert belief.verdict_at <= 100.0 + BRIM.notice_s
+    assert belief.probe_at <= 100.0 + 1.15 * 10.0
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
     """Lanes, rests and workers as they are now."""
     now = time.time()
     general = parsed_limit(settings.concurrency)
-    views = [lane_view(use, slots_of(use.limit or general, use.belief), now) for use in lanes.use(connection, now)]
+    views = [
+        lane_view(use, slots_of(use.limit or use.in_force or general, use.belief), now)
+        for use in lanes.use(connection, now)
+    ]
     resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
     rows = connection.execute(sa.select(workers).where(workers.c.ended_at.is_(None))).mappings()
     running = [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]

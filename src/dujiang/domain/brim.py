@@ -90,6 +90,8 @@ class Brim:
             return belief, Permit(0, why="idle")
         if now < belief.gate:
             return belief, Permit(0, why="refused", again_s=belief.gate - now)
+        if belief.limit == CLIMBING and load.empty >= max(2, load.held // 10):
+            return belief, Permit(0, why="unanswered")  # each may be paid for: not one more until their slots are free
         kind, limit = (Kind.GROW, self.high) if belief.limit == CLIMBING else (Kind.ORDINARY, int(belief.limit))
         if load.slots < limit:
             count = min(self._window(belief, load) - load.unanswered, limit - load.slots, backlog)
@@ -136,6 +138,7 @@ class Brim:
 
     def _in_time(self, belief: Belief, now: float) -> Belief:
         """A clock that went back must not lengthen a wait, nor make new refusals old ones (DESIGN rule 11)."""
+        belief = self._shortened(belief, now)
         if max(belief.refused_at, belief.expected_at, belief.ended_at) <= now + SAME_TIME_S:
             return belief
         return replace(
@@ -148,6 +151,17 @@ class Brim:
             verdict_at=now if belief.verdict_at < NEVER else NEVER,
             probe_at=min(belief.probe_at, now + belief.probe_every_s),
         )
+
+    def _shortened(self, belief: Belief, now: float) -> Belief:
+        """No moment to wait for is farther away than the longest wait that can have set it."""
+        gate = min(belief.gate, now + max(1.4 * belief.run_s, belief.pause_s, self.scale))
+        verdict_at = min(belief.verdict_at, now + self.notice_s) if belief.verdict_at < NEVER else NEVER
+        probe_at = belief.probe_at
+        if probe_at < NEVER:
+            probe_at = min(probe_at, now + max(1.15 * belief.probe_every_s, 2 * self.notice_s))
+        if (gate, verdict_at, probe_at) == (belief.gate, belief.verdict_at, belief.probe_at):
+            return belief
+        return replace(belief, gate=gate, verdict_at=verdict_at, probe_at=probe_at)
 
     # -- Events -------------------------------------------------------------------------------------------------------
 

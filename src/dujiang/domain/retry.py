@@ -114,8 +114,8 @@ class UploadRules:
     """It does not answer."""
     account: RestRule
     """It refuses the account."""
-    refusals: RestRule
-    """It has refused pictures, one after the other: the account is at risk."""
+    refusals: tuple[float, ...]
+    """It has refused 2, 3, 4 and more pictures, one after the other: the account is at risk, for so long it rests."""
 
     @classmethod
     def classic(
@@ -127,7 +127,7 @@ class UploadRules:
             host=RestRule(10 * scale, 120 * scale),
             account=RestRule(30 * scale, 600 * scale),
             # After 2 and 3 refusals in a row a while; after 4 (the fifth suspends the account) until somebody looks.
-            refusals=RestRule(DAY_S * scale, DAY_S * scale, (60 * scale, 120 * scale)),
+            refusals=(60 * scale, 120 * scale, DAY_S * scale),
         )
 
 
@@ -152,7 +152,8 @@ def after_upload(
             return Verdict(PutBack(error.code, text), rest)
         case errors.PictureRefused() if refused_in_a_row >= RISKY_REFUSALS:
             detail = f"{refused_in_a_row} pictures refused in a row"
-            rest = RestOrder(Subject.HOST, host, "host_refusals", detail, rules.refusals)
+            length_s = rules.refusals[min(refused_in_a_row - RISKY_REFUSALS, len(rules.refusals) - 1)]
+            rest = RestOrder(Subject.HOST, host, "host_refusals", detail, RestRule(length_s, length_s))
             return Verdict(Failed(error.code, text), rest)
         case _:
             return Verdict(Failed(error.code, text))

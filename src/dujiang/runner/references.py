@@ -5,17 +5,27 @@ that has not been seen to work for a while is looked at before a paid submit use
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dujiang.domain.errors import EndpointDown, HostDown, HostError, HostRefused, PictureRefused, PictureUnfit
+from dujiang.domain.errors import (
+    EndpointDown,
+    HostDown,
+    HostError,
+    HostRefused,
+    PictureRefused,
+    PictureUnfit,
+    StoreError,
+)
 from dujiang.domain.pictures import SUFFIXES, LocalPicture, data_uri
 from dujiang.domain.retry import UploadRules, Verdict, after_upload
 from dujiang.domain.task import Task
 from dujiang.messages import text
 from dujiang.ports import Clock, Engine, ImageHost, Log, PictureFiles, ReferenceCheck
 
+READS: Final = 6  # with the host's rests between them, about five minutes
 INLINE: Final = "inline:"
 """In a task's prepared references: this picture goes into the request itself."""
 
@@ -57,6 +67,7 @@ class References:
         self._one_at_a_time: dict[str, asyncio.Lock] = {}  # by content: whoever comes second finds it published
         self._good_until: dict[str, float] = {}  # link -> moment of the wall clock until which it is believed
         self._refused_in_a_row = 0
+        self._unreadable: Counter[str] = Counter()  # by path: how often a picture could not be read for a passing fault
 
     @property
     def host_name(self) -> str:
@@ -78,7 +89,7 @@ class References:
                     return reference
                 links.append(reference)
             elif self._publishing.inline(task.request.model):
-                await self._files.content(reference)
+                await self._content(reference)
                 links.append(f"{INLINE}{reference.sha256}")
             else:
                 links.append(await self._published(task, reference, f"{number}/{total}", doubted=doubted))
@@ -95,22 +106,28 @@ class References:
         picture = pictures.get(prepared)
         if picture is None:
             return prepared
-        return data_uri(await self._files.content(picture), picture.kind)
+        return data_uri(await self._content(picture), picture.kind)
 
-    async def gone(self, task: Task) -> str | None:
-        """A link of ours that has not been looked at for a while and is gone: it must not be paid for. None: all work.
+    async def _content(self, picture: LocalPicture) -> bytes:
+        """The picture's bytes. What stays unreadable is its task's own trouble, and must not hold up the others."""
+        try:
+            content = await self._files.content(picture)
+        except StoreError as error:
+            self._unreadable[picture.path] += 1
+            if self._unreadable[picture.path] < READS:
+                raise
+            raise PictureUnfit(error.message) from error
+        self._unreadable.pop(picture.path, None)
+        return content
 
-        Costs nothing as long as every link is believed. The network's own faults are not the link's.
-        """
+    async def are_stale(self, task: Task) -> bool:
+        """Whether a link of ours has not been seen to work for a while: it must be looked at before it is paid for."""
         for reference, link in zip(task.request.references, task.references, strict=False):
-            if isinstance(reference, str) or link.startswith(INLINE) or await self._is_believed(reference, link):
+            if isinstance(reference, str) or link.startswith(INLINE):
                 continue
-            try:
-                if not await self._looked_at(reference, link):
-                    return link
-            except EndpointDown:
-                return None  # the submit will tell
-        return None
+            if not await self._is_believed(reference, link):
+                return True
+        return False
 
     def verdict(self, error: HostError | PictureUnfit | EndpointDown) -> Verdict:
         """What follows when a reference could not be published, or a link could not be looked at."""
@@ -158,7 +175,7 @@ class References:
         host = self._publishing.host
         if host is None:
             raise HostRefused(text("no_host"))
-        content = await self._files.content(picture)
+        content = await self._content(picture)
         name = f"{picture.sha256[:24]}{SUFFIXES[picture.kind]}"  # what the user calls it is nobody's business
         link = await self._asked(host, task, content, name, place)
         await self._engine.publish(picture, host.name, link)

@@ -5,6 +5,7 @@ leaves this loop when it is final, when it waits (for a slot or a host), or when
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
@@ -18,7 +19,6 @@ from dujiang.domain.lifecycle import (
     LinkRefused,
     Postponed,
     Prepared,
-    PutBack,
     Rendered,
     Saved,
     State,
@@ -128,7 +128,8 @@ class RunTask:
     async def _told(self, before: Task, verdict: Verdict, after: Task) -> None:
         self._with.tell.recorded(before, verdict.event, after)
         if verdict.rest is not None:
-            self._with.tell.rests(verdict.rest, await self._with.engine.rests())
+            with suppress(errors.StoreError):  # only words depend on it
+                self._with.tell.rests(verdict.rest, await self._with.engine.rests())
 
     async def _next(self, task: Task) -> Verdict:
         match task.state:
@@ -162,23 +163,24 @@ class RunTask:
             links = await self._with.references.prepare(task, doubted=task.link_checks > 0)
         except (errors.HostError, errors.PictureUnfit, errors.EndpointDown) as error:
             return self._with.references.verdict(error)
-        except errors.StoreError as error:
-            return Verdict(PutBack(error.code, error.message), disk_rest(error, self._with.clock))
+        except errors.StoreError as error:  # a picture that can't be read now: others may go on without an upload
+            return self._with.references.verdict(errors.HostDown(error.message, why=f"disk {error.why}"))
         return Verdict(Failed("link", links) if isinstance(links, str) else Prepared(links))
 
     async def _submit(self, task: Task) -> Verdict:
         """The one moment that costs money: the attempt and its slot are on disk, and nothing is repeated here."""
         assert task.attempt is not None, "claimed with an attempt"
-        gone = await self._with.references.gone(task)
-        if gone is not None:
-            return Verdict(LinkRefused(gone))  # nothing was sent: it is published again
         try:
+            if await self._with.references.are_stale(task):
+                return Verdict(
+                    LinkRefused("not looked at for a while")
+                )  # nothing was sent, and no slot waits for looks
             links = await self._with.references.for_submit(task)
             self._with.tell.submitting(task)
             job = await self._with.provider.submit(task.request, links, self._with.keys(task))
         except errors.PictureUnfit as error:
             return Verdict(Failed(error.code, error.message))
-        except errors.StoreError as error:  # a picture that goes inline could not be read: nothing was sent
+        except errors.StoreError as error:  # the database, or a picture that goes inline: nothing was sent
             return Verdict(Postponed(error.code, error.message), disk_rest(error, self._with.clock))
         except errors.ProviderError as error:
             slot_for_s = self._with.times.ceiling_s(task.attempt.lane_id)

@@ -51,6 +51,8 @@ class FirstAnswer:
         """Learn from a task's step out of `before`."""
         if before not in AT_VENDOR or task.state is State.IN_DOUBT:
             return  # whoever was asked, if anybody, it was not the vendor, or it did not answer
+        if task.state is State.PREPARING or task.error_code in {"picture_unfit", "disk"}:
+            return  # a link or a file stood in the way before anything was sent
         if task.state is State.READY and task.error_code in {"network", "account"}:
             self.trouble = task.error_code
         else:

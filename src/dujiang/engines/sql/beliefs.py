@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from dujiang.domain import lifecycle as life
-from dujiang.domain.belief import ON_ITS_WAY_S, Belief, Kind, Load, Permit, Sent
+from dujiang.domain.belief import ON_ITS_WAY_S, Belief, Load, Permit, Sent
 from dujiang.domain.brim import Brim
 from dujiang.domain.lifecycle import Event, State
 from dujiang.domain.limits import AutoLimit, parse_limit
@@ -68,7 +68,7 @@ def permitted(
 def learn(connection: sa.Connection, task: Task, event: Event, *, now: float, scale: float, chance: float) -> None:
     """What an event of a task says about its lane's limit. `chance`: uniform from 0 to 1."""
     attempt = task.attempt
-    if attempt is None or attempt.delivered or not _says_something(task, event):
+    if attempt is None or attempt.kind is None or attempt.delivered or not _says_something(task, event):
         return
     stored = connection.execute(_LANE, {"lane": attempt.lane_id}).one()
     limit = parse_limit(stored.in_force) if stored.in_force else None
@@ -77,7 +77,7 @@ def learn(connection: sa.Connection, task: Task, event: Event, *, now: float, sc
     brim = limit.brim(scale)
     before = _belief(stored.belief, brim)
     load = _load(connection, attempt.lane_id, scale, now)
-    sent = Sent(attempt.kind or Kind.ORDINARY, attempt.sent_at)
+    sent = Sent(attempt.kind, attempt.sent_at)
     match event:
         case life.Accepted():
             after = brim.admitted(before, sent, load, now)

@@ -76,13 +76,18 @@ _WAITING: Final = sa.select(
         for state in _WAITING_STATES
     )
 )
+_IN_FORCE: Final = (  # a lane that found its limit before learns nothing while somebody has fixed it
+    sa.update(lanes)
+    .where(lanes.c.id == sa.bindparam("lane"), lanes.c.in_force != sa.bindparam("words"))
+    .values(in_force=sa.bindparam("words"))
+)
 _PAUSED: Final = sa.select(batches.c.paused).where(batches.c.id == sa.bindparam("batch"))
 
 
 def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], batch_id: str, now: float) -> Turn:
     """One turn: the tasks that got a slot, and when something that stands in the way ends by itself."""
     if connection.execute(_PAUSED, {"batch": batch_id}).scalar():
-        return Turn([], None)
+        return Turn([], None, _waiting(connection, batch_id))
     resting = [_shortened(connection, rest_of(row), now) for row in connection.execute(_RESTS).mappings().all()]
     claimed: list[Task] = []
     due: list[float] = []
@@ -97,9 +102,12 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
             _HEAD, {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": room.wanted}
         ).mappings()
         claimed += [_take(connection, task_of(row), offer, worker, now, room) for row in rows.all()]
+    return Turn(claimed, min(due) if due else None, _waiting(connection, batch_id), beliefs)
+
+
+def _waiting(connection: sa.Connection, batch_id: str) -> frozenset[State]:
     found = connection.execute(_WAITING, {"batch": batch_id}).one()
-    waiting = frozenset(state for state, is_there in zip(_WAITING_STATES, found, strict=True) if is_there)
-    return Turn(claimed, min(due) if due else None, waiting, beliefs)
+    return frozenset(state for state, is_there in zip(_WAITING_STATES, found, strict=True) if is_there)
 
 
 def _shortened(connection: sa.Connection, rest: Rest, now: float) -> Rest:
@@ -153,7 +161,10 @@ def _permitted(connection: sa.Connection, offer: Offer, batch_id: str, now: floa
     lane, limit = offer.lane, offer.limit
     if isinstance(limit, FixedLimit):
         in_use = connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
-        return Room(min(limit.free(in_use), offer.at_most))
+        room = Room(min(limit.free(in_use), offer.at_most))
+        if room.wanted:
+            connection.execute(_IN_FORCE, {"lane": lane.id, "words": str(limit)})
+        return room
     permit, belief = beliefs_of.permitted(connection, lane.id, lane.req_key, limit, offer.scale, batch_id, now)
     due += [permit.again_s] if permit.again_s is not None else []
     return Room(min(permit.count, offer.at_most), kind=permit.kind, belief=belief)

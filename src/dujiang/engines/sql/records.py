@@ -226,12 +226,12 @@ def note(connection: sa.Connection, task: Task, event: Event, now: float) -> Non
 def rest(connection: sa.Connection, order: RestOrder, now: float) -> None:
     """Let something rest. A rest in force is not lengthened: only a look that failed after it was over does that.
 
-    The disk is the exception: whoever tells of it has just looked, and its rest lasts as long as somebody does.
+    Two are exceptions: the disk, as whoever tells of it has just looked, and a host that has refused one picture more.
     """
     this = sa.and_(rests.c.subject == order.subject.value, rests.c.key == order.key)
     found = connection.execute(sa.select(rests).where(this)).mappings().one_or_none()
     in_force = found is not None and now < found["until"] <= now + found["length_s"]
-    if in_force and order.subject is not Subject.DISK:
+    if in_force and order.subject is not Subject.DISK and order.code != "host_refusals":
         return
     in_a_row = found["in_a_row"] + 1 if found is not None and found["code"] == order.code else 0
     length_s = order.rule.length_s(in_a_row)
