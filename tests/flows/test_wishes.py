@@ -7,6 +7,7 @@ import pytest
 
 from dujiang.domain.errors import EndpointDown, LaneFull, StoreError
 from dujiang.domain.lifecycle import State
+from dujiang.domain.limits import FixedLimit
 from dujiang.runner.worker import RunEnd
 from dujiang.testing import rehearsal
 
@@ -322,3 +323,19 @@ async def test_a_job_id_is_not_given_up_for_a_database_that_refuses_for_a_while(
                 await stage.run()
         assert await stage.run() is RunEnd.OVER
         assert (await stage.task("a")).state is ends
+
+
+async def test_a_lane_that_is_never_idle_heeds_a_new_limit_within_a_second_or_two(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [f"p{n}" for n in range(600)], limit=60) as stage:
+        stage.provider._run_s = lambda chance: chance.uniform(5, 15)
+        running = await stage.start()
+        await stage.clock.sleep(22)
+        (lane,) = [use.lane for use in await stage.elsewhere.lanes() if use.in_use]
+        await stage.elsewhere.set_limit(lane, FixedLimit(5))
+        at = stage.clock.elapsed()
+        await stage.clock.sleep(30)
+        late = [call for call in stage.provider.submitted if at + 2.5 < call.at < at + 6]
+        await stage.kill()
+        assert running.done()
+
+    assert late == []  # those that run fill the smaller lane for a while

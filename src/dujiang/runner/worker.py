@@ -105,6 +105,7 @@ class BatchWorker:
         self._cancels_asked: set[int] = set()
         self._first = FirstAnswer()
         self._without_host_since: float | None = None
+        self._looked_around_at = 0.0
         self._products: frozenset[str] = frozenset()
         """Of the batch's tasks: the lanes that its limit is made of."""
         self._stopping = False
@@ -178,6 +179,7 @@ class BatchWorker:
 
     async def _run(self, batch: Batch) -> RunEnd:
         started = self._first.answered_at = self._clock.elapsed()
+        self._looked_around_at = started
         await self._engine.changed_elsewhere()  # from here on
         await self._engine.shorten_waits()
         await self._forget_rests()
@@ -186,6 +188,8 @@ class BatchWorker:
         rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
         while True:
             self._wake.clear()
+            if self._clock.elapsed() - self._looked_around_at >= self._clock.scaled(LOOK_AROUND_EVERY_S):
+                await self._look_around(batch)  # a lane that is never idle has to heed others, too
             turn = NOTHING if self._stopping else await self._fill(batch)
             if not self._running and (end := await self._end(batch)):
                 return end
@@ -234,11 +238,18 @@ class BatchWorker:
             self._notice_gap(self._clock.now() - wall, self._clock.elapsed() - elapsed, left_s)
             if woken:
                 return
-            if await self._engine.changed_elsewhere():
-                await self._admission.reread_limits()
-                await self._cancel_asked()
-                await self._decide(batch)
+            if await self._look_around(batch):
                 return
+
+    async def _look_around(self, batch: Batch) -> bool:
+        """Heed what another program has changed; whether there was anything."""
+        self._looked_around_at = self._clock.elapsed()
+        if not await self._engine.changed_elsewhere():
+            return False
+        await self._admission.reread_limits()
+        await self._cancel_asked()
+        await self._decide(batch)
+        return True
 
     def _notice_gap(self, wall_s: float, elapsed_s: float, meant_s: float) -> None:
         """A machine that was asleep finds its jobs long ended. Some systems stop the monotonic clock meanwhile."""
