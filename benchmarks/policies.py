@@ -35,7 +35,6 @@ class Ours:
     def admitted(self, sent: Sent, load: Load, now: float) -> None:
         """The vendor has taken one."""
         self.belief = self.brim.admitted(self.belief, sent, load, now)
-        self.pace = self.pace.admitted()
 
     def refused(self, sent: Sent, load: Load, tries: int, now: float) -> float | None:
         """Back to the head of the line."""

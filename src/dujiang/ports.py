@@ -5,7 +5,7 @@ from many tasks at once.
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from dujiang.domain.batch import Batch, Counts, OnDoubt
 from dujiang.domain.belief import Belief
 from dujiang.domain.lifecycle import Event, State, StoredFile
 from dujiang.domain.limits import Limit
+from dujiang.domain.pace import Pace
 from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.requests import ModelSpec, Request
 from dujiang.domain.rests import Rest, RestOrder, Subject
@@ -194,7 +195,13 @@ class Offer:
     key_fingerprint: str
     at_most: int
     scale: float = 1.0
-    """Length of one of our seconds, for a limit that finds itself."""
+    """Length of one of our seconds, for a limit that finds itself, a pace and a place in line."""
+    ageing_s: float = 0.0
+    """Real seconds of waiting without a slot that are worth a point of priority; 0: it never grows."""
+    daily_images: int | None = None
+    """The account's cap as the settings say; None: no cap."""
+    day_began_at: float = 0.0
+    """Midnight, where this program runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +215,10 @@ class Turn:
     """Which of queued, preparing and ready some task of the batch is still in."""
     beliefs: Mapping[int, Belief] = field(default_factory=dict, compare=False)
     """What lanes that find their limit believe now, by the lane's id."""
+    is_shared: bool = field(default=False, compare=False)
+    """Other batches wait for the same lanes: what they do matters here at once."""
+    is_out_of_budget: bool = field(default=False, compare=False)
+    """Nothing was taken, and on every lane it is a budget that stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +233,8 @@ class Ahead:
     """Products that this program has lanes for."""
     host: str = ""
     """The host whose rest stands in the way; empty if nothing is uploaded."""
+    account_ids: Collection[int] = ()
+    """Accounts that could take what is prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +249,27 @@ class LaneUse:
     """What it has learned, if its limit in force is one that finds itself."""
     in_force: Limit | None = None
     """The limit that the last claim went by; None before the first by a limit that finds itself."""
+
+    def limit_in_force(self, general: Limit) -> Limit:
+        """Set for everybody, or else as the last claim went by; `general` where nobody has claimed yet."""
+        return self.limit or self.in_force or general
+
+
+@dataclass(frozen=True, slots=True)
+class AccountUse:
+    """An account now, as everybody shares it."""
+
+    id: int
+    name: str
+    fingerprints: tuple[str, ...]
+    stopped: str | None = None
+    """`paused` or `draining`, if somebody stopped it."""
+    daily_images: int | None = None
+    """The cap that was set for everybody; 0: none, None: as the settings say."""
+    images_today: int = 0
+    """Charged or reserved since midnight."""
+    pace: Pace | None = None
+    """How fast it may submit, if it was too fast before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +304,18 @@ class Engine(Protocol):
     async def pause(self, batch_id: str, *, paused: bool) -> None:
         """Stop or let go: no upload and no submit starts while paused; what runs is collected."""
 
+    async def pause_everything(self, *, paused: bool) -> None:
+        """The same for all batches."""
+
+    async def everything_is_paused(self) -> bool:
+        """Whether somebody has done that."""
+
+    async def set_priority(self, priority: int, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> int:
+        """Of a batch, or of tasks, from the next free slot on; how many there were."""
+
+    async def set_budget(self, batch_id: str, max_images: int | None) -> None:
+        """How many images the batch may bring in all, what it has taken included; None: as many as are wanted."""
+
     async def cancel(self, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> Mapping[str, int]:
         """Cancel what waits and ask for what runs: {"cancelled": n, "requested": n, "refused": n}."""
 
@@ -291,6 +337,15 @@ class Engine(Protocol):
 
     async def lanes(self) -> list[LaneUse]:
         """Every lane now."""
+
+    async def accounts(self, day_began_at: float) -> list[AccountUse]:
+        """Every account that was ever used, with its images since then."""
+
+    async def stop_account(self, account_id: int, stopped: str | None) -> None:
+        """`paused` or `draining`: nothing is submitted with it, what runs is collected; None lets it go on."""
+
+    async def cap_account(self, account_id: int, daily_images: int | None) -> None:
+        """Its images a day for everybody until it is set again; 0: no cap, None: as the settings say."""
 
     async def run_times(self, lane_id: int) -> list[float]:
         """The lane's last 200 measured run times in seconds, oldest first."""
@@ -380,6 +435,7 @@ class Engine(Protocol):
 
 
 __all__ = [
+    "AccountUse",
     "Added",
     "Ahead",
     "Clock",

@@ -62,6 +62,7 @@ class AccountSettings(BaseModel):
     keys: tuple[KeySettings, ...] = ()
     models: tuple[str, ...] = ()
     concurrency: str | None = None
+    daily_images: Annotated[int, Field(ge=1)] | None = None
 
     @field_validator("concurrency")
     @classmethod
@@ -83,7 +84,7 @@ class AccountSettings(BaseModel):
             )
             for key in (*own, *self.keys)
         )
-        return Account(self.name, keys, self.models, self.concurrency)
+        return Account(self.name, keys, self.models, self.concurrency, self.daily_images)
 
 
 def revealed(secret: SecretStr) -> str:
@@ -143,6 +144,9 @@ class Settings(BaseSettings):
 
     concurrency: str = "auto"
     """How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`."""
+
+    priority_ageing: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    """Seconds that a batch waits without a single slot for each point of priority that it gains; 0: never."""
 
     time_scale: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Scales every constant in seconds of ours, so that a run can be rehearsed fast against the simulator."""

@@ -62,6 +62,7 @@ from dujiang.messages import TEXTS
 from dujiang.ports import Engine, ImageStore, Job, Look, NewTask, Provider, ReferenceCheck
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.runner.admission import Admission, LimitSettings
+from dujiang.runner.clock import midnight_before
 from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacers
@@ -666,6 +667,7 @@ class Rehearsal:
         self.prepare_ahead = 32
         self.uploads_at_once = 3
         self.links_good_for_s = 3600.0
+        self.ageing_s = 300.0
         self.inline: Callable[[str], bool] = lambda model: False
         self.accounts = accounts
         self.limit = limit
@@ -718,9 +720,18 @@ class Rehearsal:
         store: ImageStore = self.store
         links: ReferenceCheck = self.links
         publishing = Publishing(self.host, self.inline, self.uploads, self.uploads_at_once, self.links_good_for_s)
-        ahead = {"prepare_ahead": self.prepare_ahead, "uploads_at_once": self.uploads_at_once}
         admission = Admission(
-            engine, provider.endpoint, provider.models, self.accounts, limits, times, scale=self.clock.scale, **ahead
+            engine,
+            provider.endpoint,
+            provider.models,
+            self.accounts,
+            limits,
+            times,
+            prepare_ahead=self.prepare_ahead,
+            uploads_at_once=self.uploads_at_once,
+            scale=self.clock.scale,
+            ageing_s=self.clock.scaled(self.ageing_s),
+            day_began_at=lambda: midnight_before(self.clock.now()),
         )
         await admission.open_lanes()
         neighbours = Neighbours(

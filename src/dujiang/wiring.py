@@ -32,7 +32,7 @@ from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
 from dujiang.providers.jimeng.proxies import proxy_to
 from dujiang.providers.jimeng.references import LinkCheck
 from dujiang.runner.admission import Admission, LimitSettings
-from dujiang.runner.clock import SystemClock
+from dujiang.runner.clock import SystemClock, midnight_before
 from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
 from dujiang.runner.polling import Pacers
@@ -194,8 +194,8 @@ def way_to_endpoint(settings: Settings) -> Way:
     return Way(is_loopback(url.host), proxy_to(url, getproxies()))
 
 
-async def probe(settings: Settings, account: Account) -> Probe:
-    """Whether the vendor is there and takes the account's key."""
+async def probe(settings: Settings, account: Account) -> list[Probe]:
+    """Whether the vendor is there and takes the account's keys, one by one."""
     _retry_in_silence()
     clock = SystemClock()
     try:
@@ -203,7 +203,7 @@ async def probe(settings: Settings, account: Account) -> Probe:
     except ValueError as error:
         raise _refused(error, settings.jimeng_endpoint) from None
     try:
-        return await probing.probe(provider, account, clock)
+        return [await probing.probe(provider, account, key, clock) for key in account.keys]
     finally:
         await provider.aclose()
 
@@ -303,6 +303,8 @@ async def _assembled(
         prepare_ahead=settings.prepare_ahead,
         uploads_at_once=settings.uploads_at_once,
         scale=clock.scale,
+        ageing_s=clock.scaled(settings.priority_ageing),
+        day_began_at=lambda: midnight_before(clock.now()),
     )
     await admission.open_lanes(set_limit)
     neighbours = Neighbours(

@@ -639,7 +639,6 @@ def orders(lane: Lane) -> dict[Subject, RestOrder]:
     keys = {
         Subject.LANE: str(lane.id),
         Subject.ACCOUNT: str(lane.account_id),
-        Subject.PACE: str(lane.account_id),
         Subject.ENDPOINT: lane.endpoint,
         Subject.DISK: "*",
     }
@@ -708,12 +707,11 @@ async def test_a_look_whose_answer_never_comes_tells_nothing(bench: Bench) -> No
 async def test_a_look_ends_the_rests_of_all_that_its_submit_has_passed(bench: Bench) -> None:
     every = orders(bench.lane)
     for refused_by, left in {
-        Subject.ENDPOINT: {Subject.ENDPOINT, Subject.ACCOUNT, Subject.PACE, Subject.LANE},
-        Subject.ACCOUNT: {Subject.ACCOUNT, Subject.PACE, Subject.LANE},
-        Subject.PACE: {Subject.PACE, Subject.LANE},
+        Subject.ENDPOINT: {Subject.ENDPOINT, Subject.ACCOUNT, Subject.LANE},
+        Subject.ACCOUNT: {Subject.ACCOUNT, Subject.LANE},
         Subject.LANE: {Subject.LANE},
     }.items():
-        for subject in (Subject.LANE, Subject.ACCOUNT, Subject.PACE, Subject.ENDPOINT):
+        for subject in (Subject.LANE, Subject.ACCOUNT, Subject.ENDPOINT):
             await bench.engine.rest(every[subject])
         bench.clock.time += 100
         task = await bench.claimed()

@@ -17,7 +17,7 @@ def test_nothing_slows_an_account_that_was_never_too_fast() -> None:
 
     assert pace.permit(7, NOW) == (7, None)
     assert pace.sent(NOW) is pace
-    assert pace.admitted() is pace
+    assert pace.remaining_s(NOW) == 0
 
 
 def test_after_a_refusal_nothing_leaves_for_a_second_then_one_at_a_time() -> None:
@@ -33,7 +33,8 @@ def test_after_a_refusal_nothing_leaves_for_a_second_then_one_at_a_time() -> Non
 def test_single_submits_are_spaced() -> None:
     pace = Pace(spacing_s=0.5, slowed_at=NOW).sent(NOW + 2)
 
-    assert pace.permit(3, NOW + 2) == (0, 0.5)
+    assert pace.remaining_s(NOW + 2) == pytest.approx(0.49975)
+    assert pace.permit(3, NOW + 2)[0] == 0
     assert pace.permit(3, NOW + 2.5) == (1, None)
 
 
@@ -45,9 +46,15 @@ def test_the_first_space_is_a_little_more_than_what_the_vendor_has_borne(admitte
 def test_each_second_of_refusals_widens_the_space_once() -> None:
     pace = Pace().too_fast(NOW, 2)
 
-    assert pace.too_fast(NOW, 5) is pace
-    assert pace.too_fast(NOW + 0.9, 0) is pace
+    assert pace.too_fast(NOW, 2) == pace
+    assert pace.too_fast(NOW + 0.9, 0) == pace
     assert pace.too_fast(NOW + 1, 5).spacing_s == pytest.approx(1.1 * 1.05 / 2)
+
+
+def test_what_a_burst_was_admitted_of_is_known_only_with_its_later_refusals() -> None:
+    pace = Pace().too_fast(NOW, admitted_last_s=1)
+
+    assert pace.too_fast(NOW + 0.1, admitted_last_s=5) == Pace(1.05 / 5, NOW + 1, 1.0, NOW)
 
 
 def test_a_space_is_never_longer_than_three_seconds() -> None:
@@ -55,12 +62,12 @@ def test_a_space_is_never_longer_than_three_seconds() -> None:
     assert Pace(spacing_s=0.29).too_fast(NOW, 1, scale=0.1).spacing_s == pytest.approx(0.3)
 
 
-def test_admissions_shrink_the_space_until_it_is_forgotten() -> None:
-    assert Pace(spacing_s=1.0).admitted().spacing_s == 0.9995
-    assert Pace(spacing_s=0.00501).admitted().spacing_s > 0
-    assert Pace(spacing_s=0.005).admitted() == Pace()
-    assert Pace(spacing_s=0.0005).admitted(scale=0.1) == Pace()
-    assert Pace(spacing_s=0.001).admitted(scale=0.1).spacing_s > 0
+def test_submits_shrink_the_space_until_it_is_forgotten() -> None:
+    assert Pace(spacing_s=1.0).sent(NOW).spacing_s == 0.9995
+    assert Pace(spacing_s=0.00501).sent(NOW).spacing_s > 0
+    assert Pace(spacing_s=0.005).sent(NOW) == Pace()
+    assert Pace(spacing_s=0.0005).sent(NOW, scale=0.1) == Pace()
+    assert Pace(spacing_s=0.001).sent(NOW, scale=0.1).spacing_s > 0
 
 
 def test_our_seconds_are_scaled() -> None:
@@ -68,8 +75,8 @@ def test_our_seconds_are_scaled() -> None:
 
     assert pace.spacing_s == pytest.approx(0.0525)
     assert pace == Pace(pace.spacing_s, next_at=NOW + 0.1, wait_s=0.1, slowed_at=NOW)
-    assert pace.too_fast(NOW + 0.05, 2, scale=0.1) is pace
-    assert pace.too_fast(NOW + 0.1, 2, scale=0.1) is not pace
+    assert pace.too_fast(NOW + 0.05, 2, scale=0.1) == pace
+    assert pace.too_fast(NOW + 0.1, 2, scale=0.1) != pace
 
 
 def test_rule_11_a_clock_that_went_back_lengthens_no_wait() -> None:
@@ -88,9 +95,9 @@ def test_a_wait_isnt_taken_for_a_clock_that_went_back_by_a_rounding_error() -> N
 
 @given(st.integers(0, 50), st.floats(0, 1e9), st.integers(0, 9))
 def test_a_pace_comes_back_from_json(admitted: int, now: float, admissions: int) -> None:
-    pace = Pace().too_fast(now, admitted).sent(now + 1)
+    pace = Pace().too_fast(now, admitted)
     for _ in range(admissions):
-        pace = pace.admitted()
+        pace = pace.sent(now + 1)
 
     assert Pace.from_json(json.loads(json.dumps(pace.as_json(), allow_nan=False))) == pace
 

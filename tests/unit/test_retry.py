@@ -44,7 +44,7 @@ def every(base: type[ProviderError]) -> list[type[ProviderError]]:
 
 SUBMITS: list[tuple[ProviderError, dict[str, Any], Event, tuple[Subject, str, str] | None]] = [
     (errors.LaneFull("x", vendor_code="50430"), {}, Postponed("slot", "x"), (Subject.LANE, "3", "slot")),
-    (errors.TooFast("x", vendor_code="50429"), {}, Postponed("qps", "x"), (Subject.PACE, "2", "qps")),
+    (errors.TooFast("x", vendor_code="50429"), {}, Postponed("qps", "x"), None),
     (errors.AccountRefused("x"), {}, Postponed("account", "x"), (Subject.ACCOUNT, "2", "account")),
     (errors.AccountRefused("x", why="clock"), {}, Postponed("account", "x"), (Subject.ACCOUNT, "2", "account")),
     (errors.AccountRefused("x", why="overdue"), {}, Postponed("account", "x"), (Subject.ACCOUNT, "2", "account")),
@@ -146,10 +146,6 @@ def test_rule_9_the_endpoint_rests_as_its_tries_say_and_then_for_longer() -> Non
 
 def test_rule_9_a_full_lane_waits_2_4_8_at_most_10_seconds() -> None:
     assert [RULES.lane.length_s(before) for before in range(5)] == [2, 4, 8, 10, 10]
-
-
-def test_a_pause_for_pace_is_one_to_two_seconds() -> None:
-    assert [RULES.pace.length_s(before) for before in range(3)] == [1, 2, 2]
 
 
 def test_the_scale_shortens_every_rest() -> None:

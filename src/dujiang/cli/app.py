@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dujiang.cli.usage import Commands
+from dujiang.domain.shares import HIGHEST, LOWEST
 from dujiang.messages import Language, text, use_language
 
 app = typer.Typer(
@@ -19,10 +20,12 @@ app = typer.Typer(
 )
 batch_app = typer.Typer(cls=Commands, help=text("help_batch"), no_args_is_help=True, rich_markup_mode=None)
 tasks_app = typer.Typer(cls=Commands, help=text("help_tasks"), no_args_is_help=True, rich_markup_mode=None)
+accounts_app = typer.Typer(cls=Commands, help=text("help_accounts"), no_args_is_help=True, rich_markup_mode=None)
 limit_app = typer.Typer(cls=Commands, help=text("help_limits"), no_args_is_help=True, rich_markup_mode=None)
 config_app = typer.Typer(cls=Commands, help=text("help_config"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(batch_app, name="batch")
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(accounts_app, name="accounts")
 app.add_typer(limit_app, name="limit")
 app.add_typer(config_app, name="config")
 
@@ -32,6 +35,10 @@ BatchWord = Annotated[str, typer.Argument(metavar="BATCH", help=text("help_batch
 TaskIds = Annotated[list[int], typer.Argument(metavar="TASK", help=text("help_task_ids"))]
 States = Annotated[list[str] | None, typer.Option("--state", metavar="STATE", help=text("help_state"))]
 Refs = Annotated[Path | None, typer.Option("--refs", metavar="DIR", help=text("help_refs"))]
+AccountName = Annotated[str, typer.Argument(metavar="ACCOUNT", help=text("help_account_name"))]
+Points = Annotated[
+    int, typer.Argument(metavar="PRIORITY", min=LOWEST, max=HIGHEST, help=text("help_points"), show_default=False)
+]
 InputPath = Annotated[str, typer.Argument(metavar="INPUT", help=text("help_input"))]
 
 
@@ -73,6 +80,10 @@ def run(
     refs: Refs = None,
     model: Annotated[str, typer.Option("--model", help=text("help_model"))] = "4.0",
     concurrency: Annotated[str | None, typer.Option("--concurrency", help=text("help_concurrency"))] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", min=LOWEST, max=HIGHEST, help=text("help_priority"))
+    ] = None,
+    max_images: Annotated[int | None, typer.Option("--max-images", min=1, help=text("help_max_images"))] = None,
     on_doubt: Annotated[str, typer.Option("--on-doubt", help=text("help_on_doubt"))] = "hold",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help=text("help_retry_failed"))] = False,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help=text("help_skip_invalid"))] = False,
@@ -97,6 +108,8 @@ def run(
         refs,
         model,
         concurrency,
+        priority,
+        max_images,
         on_doubt,
         retry_failed,
         skip_invalid,
@@ -155,6 +168,26 @@ def batch_resume(batch: BatchWord, home: Home = None) -> None:
     raise typer.Exit(door.pause(batch, home, paused=False))
 
 
+@batch_app.command("priority", help=text("help_batch_priority"), context_settings={"ignore_unknown_options": True})
+def batch_priority(batch: BatchWord, priority: Points, home: Home = None) -> None:
+    """What goes first."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.priority(batch, priority, home))
+
+
+@batch_app.command("budget", help=text("help_batch_budget"))
+def batch_budget(
+    batch: BatchWord,
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help=text("help_images"))],
+    home: Home = None,
+) -> None:
+    """How many images it may bring."""
+    from dujiang.cli import batches as door
+
+    raise typer.Exit(door.budget(batch, images, home))
+
+
 @batch_app.command("cancel", help=text("help_batch_cancel"))
 def batch_cancel(batch: BatchWord, home: Home = None) -> None:
     """Cancel what waits, ask for what runs."""
@@ -199,6 +232,14 @@ def tasks_cancel(tasks: TaskIds, home: Home = None) -> None:
     raise typer.Exit(door.cancel(tasks, home))
 
 
+@tasks_app.command("priority", help=text("help_tasks_priority"), context_settings={"ignore_unknown_options": True})
+def tasks_priority(priority: Points, tasks: TaskIds, home: Home = None) -> None:
+    """What goes first in a batch."""
+    from dujiang.cli import tasks as door
+
+    raise typer.Exit(door.priority(priority, tasks, home))
+
+
 @tasks_app.command("retry", help=text("help_tasks_retry"))
 def tasks_retry(
     tasks: Annotated[list[int] | None, typer.Argument(metavar="TASK", help=text("help_task_ids"))] = None,
@@ -212,6 +253,62 @@ def tasks_retry(
     from dujiang.cli import tasks as door
 
     raise typer.Exit(door.retry(tasks or [], home, batch, state or [], code, again=again))
+
+
+@accounts_app.command("list", help=text("help_accounts_list"))
+def accounts_list(as_json: Json = False, home: Home = None) -> None:
+    """Every account."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.list_all(home, as_json=as_json))
+
+
+@accounts_app.command("test", help=text("help_accounts_test"))
+def accounts_test(
+    account: Annotated[str | None, typer.Argument(metavar="ACCOUNT", help=text("help_account_name"))] = None,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Whether the vendor takes the keys."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.test(account, home, as_json=as_json))
+
+
+@accounts_app.command("pause", help=text("help_accounts_pause"))
+def accounts_pause(account: AccountName, home: Home = None) -> None:
+    """Submit nothing with it."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.stop(account, home, "paused"))
+
+
+@accounts_app.command("drain", help=text("help_accounts_drain"))
+def accounts_drain(account: AccountName, home: Home = None) -> None:
+    """Let it run dry."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.stop(account, home, "draining"))
+
+
+@accounts_app.command("resume", help=text("help_accounts_resume"))
+def accounts_resume(account: AccountName, home: Home = None) -> None:
+    """Submit with it again."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.stop(account, home, None))
+
+
+@accounts_app.command("cap", help=text("help_accounts_cap"))
+def accounts_cap(
+    account: AccountName,
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help=text("help_cap_images"))],
+    home: Home = None,
+) -> None:
+    """Images a day."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.cap(account, images, home))
 
 
 @limit_app.command("show", help=text("help_limit_show"))
@@ -231,6 +328,22 @@ def limit_hint(
     from dujiang.cli import limits as door
 
     raise typer.Exit(door.hint(lane, home))
+
+
+@app.command(help=text("help_pause"))
+def pause(home: Home = None) -> None:
+    """Pause everything."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.pause_everything(home, paused=True))
+
+
+@app.command(help=text("help_resume"))
+def resume(home: Home = None) -> None:
+    """Let everything go on."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.pause_everything(home, paused=False))
 
 
 @app.command(help=text("help_resolve"))

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from dujiang.cli.exits import Exit, say
+from dujiang.cli.exits import Exit, Refused, say
 from dujiang.cli.opening import batch_named, change, read_database, settings_of
 from dujiang.cli.show import counts_line, moment, print_fields, print_json, print_table
+from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import figures, list_batches
 from dujiang.messages import text
 
@@ -64,6 +65,39 @@ def pause(word: str, home: Path | None, *, paused: bool) -> int:
         batch = batch_named(connection, word)
     change(settings, lambda engine: engine.pause(batch["id"], paused=paused))
     say(text("batch_paused_now" if paused else "batch_resumed_now", batch=batch["batch"]))
+    return Exit.OK
+
+
+def priority(word: str, points: int, home: Path | None) -> int:
+    """Of a batch, from the next free slot on."""
+    settings = settings_of(home)
+    with read_database(settings) as connection:
+        batch = batch_named(connection, word)
+    change(settings, lambda engine: engine.set_priority(points, batch_id=batch["id"]))
+    say(text("batch_priority_now", batch=batch["batch"], priority=points))
+    return Exit.OK
+
+
+def budget(word: str, images: str, home: Path | None) -> int:
+    """So many images in all, or as many as are wanted (`none`)."""
+    if images != "none" and not (images.isdecimal() and int(images) > 0):
+        raise Refused("images_unknown", value=images)
+    most = None if images == "none" else int(images)
+    settings = settings_of(home)
+    with read_database(settings) as connection:
+        batch = batch_named(connection, word)
+
+    async def set_budget(engine: SqlEngine) -> int:
+        await engine.set_budget(batch["id"], most)
+        changed = await engine.batch(batch["id"])
+        return (changed.images_taken or 0) if changed else 0
+
+    taken = change(settings, set_budget)
+    say(
+        text(
+            "batch_budget_none" if most is None else "batch_budget_now", batch=batch["batch"], images=most, taken=taken
+        )
+    )
     return Exit.OK
 
 

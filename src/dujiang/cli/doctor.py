@@ -105,7 +105,7 @@ async def _vendor(settings: Settings) -> list[Check]:
     """Ask for a job that does not exist: it costs nothing, and tells endpoint, keys and clock apart."""
     try:
         wiring.check_address(settings.jimeng_endpoint)
-        found = [await wiring.probe(settings, account) for account in settings.configured_accounts()]
+        found = [probe for account in settings.configured_accounts() for probe in await wiring.probe(settings, account)]
     except DujiangError as error:
         return [Check("endpoint", False, describe(error), section=NETWORK)]
     endpoint = settings.jimeng_endpoint

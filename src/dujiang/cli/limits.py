@@ -14,7 +14,7 @@ from dujiang.engines.sql.queries import LaneHour, lane_hours
 from dujiang.messages import text
 from dujiang.ports import LaneUse
 from dujiang.runner.admission import slots_of
-from dujiang.settings import Settings, parsed_limit
+from dujiang.settings import parsed_limit
 
 EVENTS_SHOWN: Final = 5
 
@@ -26,7 +26,8 @@ def show(home: Path | None, *, as_json: bool) -> int:
     with read_database(settings) as connection:
         hours = lane_hours(connection, now)
         uses = [use for use in lanes.use(connection, now) if use.lane.id in hours]
-    shown = [_shown(use, hours[use.lane.id], _limit(use, settings), now) for use in uses]
+    general = parsed_limit(settings.concurrency)
+    shown = [_shown(use, hours[use.lane.id], use.limit_in_force(general), now) for use in uses]
     if as_json:
         for lane in shown:
             print_json(lane)
@@ -43,15 +44,11 @@ def show(home: Path | None, *, as_json: bool) -> int:
     return Exit.OK
 
 
-def _limit(use: LaneUse, settings: Settings) -> Limit:
-    return use.limit or use.in_force or parsed_limit(settings.concurrency)
-
-
 def _shown(use: LaneUse, hour: LaneHour, limit: Limit, now: float) -> dict[str, Any]:
     belief = use.belief
     look_at = belief.next_look_at if belief is not None else None
     return {
-        "lane": f"{use.lane.account}/{use.lane.req_key}",
+        "lane": use.lane.name,
         "endpoint": use.lane.endpoint,
         "limit": str(limit),
         "slots": slots_of(limit, belief),
@@ -84,17 +81,13 @@ def hint(lane: str | None, home: Path | None) -> int:
     settings = settings_of(home)
 
     async def tell(engine: SqlEngine) -> list[str]:
-        uses = [use for use in await engine.lanes() if lane in (None, _name(use))]
+        uses = [use for use in await engine.lanes() if lane in (None, use.lane.name)]
         if lane is not None and not uses:
             raise Refused("lane_unknown", lane=lane)
-        return [_name(use) for use in uses if await engine.hint(use.lane)]
+        return [use.lane.name for use in uses if await engine.hint(use.lane)]
 
     told = change(settings, tell)
     if not told:
         raise Refused("hint_nothing")
     say(text("hint_told", lanes=", ".join(told)))
     return Exit.OK
-
-
-def _name(use: LaneUse) -> str:
-    return f"{use.lane.account}/{use.lane.req_key}"

@@ -48,6 +48,8 @@ class Wish:
     refs: Path | None
     model: str
     concurrency: str | None
+    priority: int | None
+    max_images: int | None
     on_doubt: str
     retry_failed: bool
     skip_invalid: bool
@@ -91,6 +93,10 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
     async with wiring.open_engine(settings, clock) as engine:
         batch = await _open_batch(engine, wish, rows, on_doubt)
         folder = open_batch_folder(Path(batch.out), batch.name, batch.id)
+        if wish.priority is not None:
+            await engine.set_priority(wish.priority, batch_id=batch.id)
+        if wish.max_images is not None:
+            await engine.set_budget(batch.id, wish.max_images)
         added = await _enqueue(engine, batch, rows)
         say(text("run_added", batch=batch.name, new=added.new, changed=added.changed, same=added.same))
         if wish.retry_failed:
@@ -281,6 +287,8 @@ def exit_code(end: RunEnd, counts: Mapping[State, int]) -> Exit:
         return ends[end]
     if counts.get(State.IN_DOUBT):
         return Exit.DECISION
+    if end is RunEnd.BUDGET:
+        return Exit.BUDGET
     return Exit.SOME_FAILED if any(counts.get(state) for state in BAD) else Exit.OK
 
 

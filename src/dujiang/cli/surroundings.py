@@ -12,7 +12,7 @@ from dujiang.engines.sql.rows import rest_of
 from dujiang.engines.sql.schema import rests, workers
 from dujiang.ports import Worker
 from dujiang.runner.admission import slots_of
-from dujiang.runner.clock import clock_time
+from dujiang.runner.clock import clock_time, midnight_before
 from dujiang.runner.progress import lane_view
 from dujiang.settings import Settings, parsed_limit
 
@@ -21,8 +21,16 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
     """Lanes, rests and workers as they are now."""
     now = time.time()
     general = parsed_limit(settings.concurrency)
+    accounts = {account.id: account for account in lanes.account_uses(connection, midnight_before(now))}
+    caps = {account.name: account.daily_images for account in settings.accounts}
     views = [
-        lane_view(use, slots_of(use.limit or use.in_force or general, use.belief), now)
+        lane_view(
+            use,
+            slots_of(use.limit_in_force(general), use.belief),
+            accounts.get(use.lane.account_id),
+            caps.get(use.lane.account),
+            now,
+        )
         for use in lanes.use(connection, now)
     ]
     resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
@@ -35,6 +43,7 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
         now,
         clock_time,
         settings.jimeng_retries,
+        lanes.everything_is_paused(connection),
     )
 
 

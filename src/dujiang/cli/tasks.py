@@ -11,12 +11,13 @@ from dujiang.cli.show import moment, one_line, print_fields, print_json, print_t
 from dujiang.cli.surroundings import surroundings
 from dujiang.domain.errors import StaleTask, UnlawfulEvent
 from dujiang.domain.lifecycle import FINAL, Event, GivenUp, JobFound, ResubmitDecided, State
-from dujiang.domain.reasons import Surroundings, reason
+from dujiang.domain.reasons import Surroundings, Waiting, reason
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import TaskFilter, list_tasks, show_task
 from dujiang.messages import text
+from dujiang.runner.progress import batch_view
 
-INTERNAL = ("req_key", "paused", "contents", "published")
+INTERNAL = ("req_key", "paused", "max_images", "images_taken", "images", "contents", "published")
 
 
 def list_page(
@@ -56,9 +57,9 @@ def _states(words: Sequence[str]) -> list[State]:
 
 
 def _with_reason(task: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    why = reason(
-        State(task["state"]), task["req_key"], paused=task["paused"], around=around, published=task["published"]
-    )
+    batch = batch_view(task["paused"], task["images_taken"], task["max_images"])
+    waiting = Waiting(State(task["state"]), task["req_key"], batch, task["images"], task["published"], task["lane"])
+    why = reason(waiting, around)
     return {name: value for name, value in (task | {"reason": why}).items() if name not in INTERNAL}
 
 
@@ -128,6 +129,15 @@ def cancel(task_ids: Sequence[int], home: Path | None) -> int:
     if unknown:
         raise Refused("tasks_unknown", count=unknown)
     return Exit.INPUT if done["refused"] else Exit.OK
+
+
+def priority(points: int, task_ids: Sequence[int], home: Path | None) -> int:
+    """Of tasks, beside their batch's; from the next free slot on."""
+    changed = change(settings_of(home), lambda engine: engine.set_priority(points, task_ids=task_ids))
+    say(text("tasks_priority_now", count=changed, priority=points))
+    if changed < len(set(task_ids)):
+        raise Refused("tasks_unknown", count=len(set(task_ids)) - changed)
+    return Exit.OK
 
 
 def retry(

@@ -39,6 +39,8 @@ class Account:
     """Models that it may use; empty means all."""
     concurrency: str | None = None
     """The account's own limit (`fixed:3`); None means the general setting."""
+    daily_images: int | None = None
+    """Images that it may bring a day; None: no cap."""
 
     def serves(self, model: str) -> bool:
         """Whether this account may be asked for `model`."""
@@ -54,6 +56,16 @@ class Lane:
     account_id: int
     account: str
     req_key: str
+
+    @property
+    def name(self) -> str:
+        """As shown."""
+        return lane_name(self.account, self.req_key)
+
+
+def lane_name(account: str, req_key: str) -> str:
+    """Of a lane, as shown: account/product."""
+    return f"{account}/{req_key}"
 
 
 def shared_keys(accounts: Sequence[Account]) -> list[tuple[str, str]]:

@@ -63,6 +63,12 @@ class Batch:
     on_doubt: OnDoubt = OnDoubt()
     paused: bool = False
     created_at: float = 0.0
+    priority: int = 0
+    """Of all its tasks; a task adds its own."""
+    max_images: int | None = None
+    """Its budget, over all its submits; None: as many as are wanted."""
+    images_taken: int | None = None
+    """Of the budget: charged or reserved; None where there is none."""
 
 
 Counts = Mapping[State, int]

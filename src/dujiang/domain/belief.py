@@ -120,6 +120,10 @@ class Belief:
         """When the next probe is due, for people; None while climbing."""
         return None if self.limit == CLIMBING else self.probe_at
 
+    def fell_from(self, now: float) -> int:
+        """The limit before the vendor began to refuse within it; 0 once that is reached again, or long ago."""
+        return self.dropped_from if self.limit < self.dropped_from and now < self.dropped_at + 30 * self.run_s else 0
+
     def change_since(self, before: "Belief") -> str | None:
         """What to report, as in `50430: climbing -> 2`; None if the limit is the same."""
         return f"{self.why}: {before.level} -> {self.level}" if self.limit != before.limit else None

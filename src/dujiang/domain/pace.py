@@ -1,8 +1,8 @@
 """How fast an account may submit: as fast as it likes, until the vendor answers 50429 (too many requests a second).
 
 Then a second of silence, and after it single submits, spaced by a little more than what the vendor has just borne. Each
-admission shrinks the space: the pace comes near the vendor's again, and is forgotten where it isn't needed. All lanes
-of the account share it. It knows nothing of caps: see `brim`.
+submit shrinks the space: the pace comes near the vendor's again, and is forgotten where it isn't needed. All lanes of
+the account share it. It knows nothing of caps: see `brim`.
 """
 
 from collections.abc import Mapping
@@ -33,23 +33,24 @@ class Pace:
             return 0, remaining_s
         return (min(wanted, 1) if self.spacing_s else wanted), None
 
-    def sent(self, now: float) -> "Pace":
-        """One has left."""
-        return replace(self, next_at=now + self.spacing_s, wait_s=self.spacing_s) if self.spacing_s else self
-
-    def admitted(self, scale: float = 1.0) -> "Pace":
-        """The vendor has taken one."""
-        if not self.spacing_s:
-            return self
+    def sent(self, now: float, scale: float = 1.0) -> "Pace":
+        """One has left. That it may have left too early is told by `too_fast`."""
         spacing_s = self.spacing_s * 0.9995
-        return replace(self, spacing_s=spacing_s if spacing_s >= SHORTEST_S * scale else 0.0)
+        if spacing_s < SHORTEST_S * scale:
+            return Pace() if self.spacing_s else self
+        return replace(self, spacing_s=spacing_s, next_at=now + spacing_s, wait_s=spacing_s)
 
     def too_fast(self, now: float, admitted_last_s: int, scale: float = 1.0) -> "Pace":
-        """50429, after so many admissions within the last second; several within a second count as one."""
-        if 0 <= now - self.slowed_at < scale:
-            return self
-        spacing_s = 1.1 * self.spacing_s or 1.05 * scale / max(1, admitted_last_s)
+        """50429, after so many admissions within the last second; several refusals within a second count as one."""
+        borne_s = 1.05 * scale / max(1, admitted_last_s)
+        if 0 <= now - self.slowed_at < scale:  # of the same burst: by now more of it may be known to have been admitted
+            return replace(self, spacing_s=min(self.spacing_s, borne_s)) if self.spacing_s else self
+        spacing_s = 1.1 * self.spacing_s or borne_s
         return Pace(min(spacing_s, LONGEST_S * scale), next_at=now + scale, wait_s=scale, slowed_at=now)
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds until one may leave, where the account has been too fast a moment ago."""
+        return self.permit(1, now)[1] or 0.0
 
     def as_json(self) -> dict[str, Any]:
         """For a column of the account."""

@@ -13,7 +13,6 @@ class Subject(StrEnum):
 
     LANE = "lane"
     ACCOUNT = "account"
-    PACE = "pace"  # an account's requests a second
     ENDPOINT = "endpoint"
     DISK = "disk"
     HOST = "host"  # an image host
@@ -41,7 +40,7 @@ class RestOrder:
     subject: Subject
     key: str
     code: str
-    """Machine-readable reason: `slot`, `qps`, `network`, `account`, `disk`, `host`, `host_account`."""
+    """Machine-readable reason: `slot`, `network`, `account`, `disk`, `host`, `host_account`."""
     detail: str
     rule: RestRule
 

@@ -36,7 +36,6 @@ class RetryRules:
     """
 
     lane: RestRule
-    pace: RestRule
     endpoint: RestRule
     account: RestRule
 
@@ -48,7 +47,6 @@ class RetryRules:
         waits = tuple(min(longest_s, base_s * 2.0**n) * scale for n in range(tries))
         return cls(
             lane=RestRule(base_s * scale, longest_s * scale),
-            pace=RestRule(1 * scale, 2 * scale),
             endpoint=RestRule(10 * scale, 120 * scale, waits),
             account=RestRule(30 * scale, 600 * scale),  # probed now and then: a key is seldom mended within seconds
         )
@@ -76,9 +74,8 @@ def after_submit(error: errors.ProviderError, task: Task, rules: RetryRules, *, 
         case errors.LaneFull():
             rest = RestOrder(Subject.LANE, str(attempt.lane_id), "slot", error.vendor_code or "", rules.lane)
             return Verdict(Postponed(error.code, text), rest)
-        case errors.TooFast():
-            rest = RestOrder(Subject.PACE, str(attempt.account_id), "qps", error.vendor_code or "", rules.pace)
-            return Verdict(Postponed(error.code, text), rest)
+        case errors.TooFast():  # the account's pace says when the next one may leave
+            return Verdict(Postponed(error.code, text))
         case errors.AccountRefused() if error.why == "model":
             rest = RestOrder(Subject.LANE, str(attempt.lane_id), "account", f"model: {text}", rules.account)
             return Verdict(Postponed(error.code, text), rest)

@@ -85,6 +85,123 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "help_batch_show": ("查看一个批次", "Show one batch"),
     "help_batch_pause": ("暂停：不再提交，已在生成的照常取回", "Pause: submit nothing new, collect what runs"),
     "help_batch_resume": ("继续提交", "Go on submitting"),
+    "help_batch_priority": (
+        "优先级 −100…100，改后从下一个空出的名额起生效",
+        "Priority from -100 to 100, from the next free slot on",
+    ),
+    "help_batch_budget": (
+        "这个批次总共最多多少张图片（已用的算在内）；none 表示不限",
+        "How many images the batch may bring in all, those it has taken included; none: no budget",
+    ),
+    "help_images": ("图片张数，或 none", "a number of images, or none"),
+    "help_cap_images": (
+        "每天的图片张数；none：不限；default：按配置",
+        "images a day; none: no cap; default: the setting",
+    ),
+    "help_points": ("优先级，−100…100", "priority, from -100 to 100"),
+    "help_priority": (
+        "批次的优先级，−100…100，大的先做（默认 0，或上次设置的值）",
+        "Priority of the batch, from -100 to 100, the higher goes first (default: 0, or as it was set)",
+    ),
+    "help_max_images": (
+        "这个批次总共最多多少张图片；到了就停，退出码 5",
+        "How many images the batch may bring in all; it stops there with exit code 5",
+    ),
+    "help_tasks_priority": (
+        "任务的优先级，加在批次的优先级上；写在任务编号之前",
+        "Priority of tasks, added to that of their batch; it stands before the ids",
+    ),
+    "help_accounts": ("查看和控制账号", "See and steer accounts"),
+    "help_account_name": ("账号名", "name of an account"),
+    "help_accounts_list": (
+        "每个账号的状态、占用、今天的图片数，以及为什么停着",
+        "State, slots in use, today's images of each account, and why one rests",
+    ),
+    "help_accounts_test": (
+        "免费地检验密钥；通过的账号立即恢复使用",
+        "Test keys for free; an account whose keys are taken rests no longer",
+    ),
+    "help_accounts_pause": (
+        "暂停账号：不再提交，已在生成的照常取回",
+        "Pause an account: submit nothing with it, collect what runs",
+    ),
+    "help_accounts_drain": (
+        "停用账号前先排空：不再提交，accounts list 会说什么时候排空",
+        "Let an account run dry before you remove it: accounts list tells when it is drained",
+    ),
+    "help_accounts_resume": ("恢复使用账号", "Submit with an account again"),
+    "help_accounts_cap": ("账号每天最多多少张图片", "How many images an account may bring a day"),
+    "help_pause": (
+        "暂停一切：所有批次都不再上传和提交，已在生成的照常取回",
+        "Pause everything: no batch uploads or submits, what runs is collected",
+    ),
+    "help_resume": ("从暂停中恢复", "Let everything go on after a pause"),
+    "no_accounts": (
+        "还没有账号，请运行 dujiang init",
+        "there are no accounts yet: run dujiang init",
+    ),
+    "account_unknown": (
+        "没有账号 {account}。现有：{known}",
+        "there is no account {account}. Known: {known}",
+    ),
+    "images_unknown": (
+        "{value} 不对，请写一个大于 0 的整数，或 none",
+        "{value} is not known: write a whole number above 0, or none",
+    ),
+    "account_active": ("可用", "active"),
+    "account_paused": ("已暂停", "paused"),
+    "account_draining": ("排空中", "draining"),
+    "account_drained": ("已排空", "drained"),
+    "account_resting": ("被拒，休息中", "refused, resting"),
+    "account_cap_now": ("账号 {account} 每天最多 {images} 张图片", "account {account} may bring {images} images a day"),
+    "account_cap_none": (
+        "账号 {account} 不再单独限制每天的图片数",
+        "account {account} has no cap of its own any more",
+    ),
+    "account_capped": ("今日额度已用完", "today's cap is reached"),
+    "account_unconfigured": ("未配置", "not configured"),
+    "account_now_active": ("账号 {account} 恢复使用", "account {account} is used again"),
+    "account_now_paused": (
+        "账号 {account} 已暂停，还有 {count} 个作业在运行，会照常取回",
+        "account {account} is paused; {count} jobs still run there and are collected",
+    ),
+    "account_now_draining": (
+        "账号 {account} 不再接新任务，还有 {count} 个作业在运行；排空后 accounts list 显示“已排空”",
+        "account {account} takes nothing new, {count} jobs still run there; accounts list says when it is drained",
+    ),
+    "all_models": ("全部", "all"),
+    "test_accepted": ("账号 {account} 的密钥 {key} 可用", "key {key} of account {account} is accepted"),
+    "test_refused": (
+        "账号 {account} 的密钥 {key} 被拒绝：{reason}",
+        "key {key} of account {account} is refused: {reason}",
+    ),
+    "test_unreachable": (
+        "连不上服务商，没能检验账号 {account} 的密钥 {key}：{reason}",
+        "the vendor can't be reached to test key {key} of account {account}: {reason}",
+    ),
+    "everything_paused": (
+        "已暂停一切，dujiang resume 恢复",
+        "everything is paused; dujiang resume lets it go on",
+    ),
+    "everything_resumed": ("已恢复", "everything goes on"),
+    "batch_priority_now": (
+        "批次 {batch} 的优先级是 {priority}",
+        "batch {batch} has priority {priority}",
+    ),
+    "batch_budget_now": (
+        "批次 {batch} 总共最多 {images} 张图片，已用 {taken}",
+        "batch {batch} may bring {images} images in all; {taken} are taken",
+    ),
+    "batch_budget_none": ("批次 {batch} 不限图片数", "batch {batch} has no budget"),
+    "tasks_priority_now": (
+        "{count} 个任务的优先级是 {priority}",
+        "{count} tasks have priority {priority}",
+    ),
+    "column_images_today": ("今日图片", "images today"),
+    "column_keys": ("密钥数", "keys"),
+    "column_models": ("模型", "models"),
+    "column_max_images": ("图片上限", "budget (images)"),
+    "column_images_taken": ("已用图片", "budget taken"),
     "help_batch_cancel": (
         "取消等待中的任务，并请求取消正在排队的作业",
         "Cancel what waits and ask the vendor to drop what is queued there",
@@ -412,6 +529,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "连不上服务商。任务都还在，网络恢复后再运行同一命令",
         "the vendor can't be reached. Every task is kept: run the same command when the network is back",
     ),
+    "end_budget": (
+        "图片额度用完了。任务都还在：提高额度（batch budget 或 accounts cap）后再运行同一命令",
+        "the budget of images is used up. Every task is kept: raise it (batch budget or accounts cap) and run again",
+    ),
     "end_elsewhere": (
         "剩下的作业在另一个服务地址或账号上运行。请恢复原来的 DUJIANG_JIMENG_ENDPOINT 和密钥，再运行同一命令取回",
         "the rest runs at another endpoint or account: restore DUJIANG_JIMENG_ENDPOINT and the keys, then run again",
@@ -568,6 +689,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "concurrency": (
                 "一个通道同时最多多少个作业：`auto`、`auto:LOW..HIGH`、`quiet`、`eager` 或 `fixed:N`。",
                 "How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`.",
+            ),
+            "priority_ageing": (
+                "没有名额的批次每等多少秒优先级加一；0：不加",
+                "Seconds that a batch waits without a single slot for each point of priority that it gains; 0: never.",
             ),
             "time_scale": (
                 "把我们自己的所有时间常数按此缩放，便于对着模拟器快速演练。",

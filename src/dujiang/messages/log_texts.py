@@ -81,9 +81,9 @@ LOG_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "并发已满（{reason}），第 {tries} 次重试，不限次数，等待 {wait_s} 秒",
         "too many jobs at once ({reason}): retry {tries} of any number, waiting {wait_s} s",
     ),
-    "log_pace_rests": (
-        "请求过快（{reason}），账号暂停 {wait_s} 秒",
-        "too many requests a second ({reason}): the account pauses for {wait_s} s",
+    "log_account_slowed": (
+        "请求过快（{reason}），任务 {task} 回到队首；该账号停一秒，然后放慢提交",
+        "too many requests a second ({reason}), task {task} waits: the account pauses a second, then slows down",
     ),
     "log_endpoint_again": (
         "连接失败（{reason}），第 {tries}/{most} 次重试，等待 {wait_s} 秒",

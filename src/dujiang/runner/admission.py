@@ -1,6 +1,6 @@
 """Which lanes may take work of a batch, with which limit and key. The engine does the rest in one transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dujiang.domain.accounts import Account, Key, Lane
@@ -46,6 +46,8 @@ class Admission:
         prepare_ahead: int = 32,
         uploads_at_once: int = 3,
         scale: float = 1.0,
+        ageing_s: float = 0.0,
+        day_began_at: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._engine = engine
         self._endpoint = endpoint
@@ -56,6 +58,8 @@ class Admission:
         self._prepare_ahead = prepare_ahead
         self._uploads_at_once = uploads_at_once
         self._scale = scale
+        self._ageing_s = ageing_s
+        self._day_began_at = day_began_at
         self.lanes: dict[int, tuple[Lane, Account, Limit]] = {}
         self.beliefs: dict[int, Belief] = {}
         """What lanes that find their limit believed in the last turn."""
@@ -85,8 +89,18 @@ class Admission:
 
     async def turn(self, worker: Worker, batch_id: str) -> Turn:
         """Fill every lane that has room with the batch's next tasks."""
+        day_began_at = self._day_began_at()
         offers = [
-            Offer(lane, limit, account.keys[0].fingerprint, at_most=self._at_once(limit), scale=self._scale)
+            Offer(
+                lane,
+                limit,
+                account.keys[0].fingerprint,
+                at_most=self._at_once(limit),
+                scale=self._scale,
+                ageing_s=self._ageing_s,
+                daily_images=account.daily_images,
+                day_began_at=day_began_at,
+            )
             for lane, account, limit in self.lanes.values()
         ]
         return await self._engine.claim(worker, offers, batch_id)
@@ -131,7 +145,8 @@ class Admission:
         """How far references may be published ahead of the slots: always enough to fill every lane once more."""
         req_keys = sorted({lane.req_key for lane, _, _ in self.lanes.values()})
         widest = max((self.slots_of(lane_id) or 0 for lane_id in self.lanes), default=0)
-        return Ahead(max(self._prepare_ahead, widest), self._uploads_at_once, req_keys, host)
+        accounts = sorted({lane.account_id for lane, _, _ in self.lanes.values()})
+        return Ahead(max(self._prepare_ahead, widest), self._uploads_at_once, req_keys, host, accounts)
 
     def reaches(self, attempt: Attempt) -> bool:
         """Whether its job can be looked at from here: only where, and with the account that, it was submitted."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from datetime import datetime
 
 from dujiang.ports import Clock
 
@@ -43,6 +44,11 @@ async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
     return event.is_set()
+
+
+def midnight_before(at: float) -> float:
+    """When the day of that moment began, in the machine's own time zone. Calendar time is never scaled."""
+    return datetime.fromtimestamp(at).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()  # noqa: DTZ006
 
 
 def clock_time(at: float) -> str:

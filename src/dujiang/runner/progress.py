@@ -7,10 +7,10 @@ from typing import Final
 
 from dujiang.domain.batch import Batch, Counts
 from dujiang.domain.lifecycle import AT_VENDOR, FINAL, State
-from dujiang.domain.reasons import LaneView, Surroundings, disk_reason, reason
-from dujiang.ports import Clock, Engine, LaneUse
+from dujiang.domain.reasons import BatchView, LaneView, Surroundings, Waiting, disk_reason, reason
+from dujiang.ports import AccountUse, Clock, Engine, LaneUse
 from dujiang.runner.admission import Admission
-from dujiang.runner.clock import clock_time
+from dujiang.runner.clock import clock_time, midnight_before
 
 PACE_OVER_S: Final = 300.0  # the last five minutes: long enough for 4K pictures, short enough to follow a new limit
 GATE_MOST_S: Final = 120.0  # a longer wait after a refusal is a clock that went back
@@ -56,13 +56,37 @@ class Snapshot:
         return sum(self.counts.get(state, 0) for state in WAITING)
 
 
-def lane_view(use: LaneUse, slots: int | None, now: float) -> LaneView:
-    """A lane as reasons need to know it. `slots`: None while it looks for its limit."""
-    lane = use.lane
+def lane_view(
+    use: LaneUse, slots: int | None, account: AccountUse | None, daily_images: int | None, now: float
+) -> LaneView:
+    """A lane as reasons need to know it.
+
+    `slots`: None while it looks for its limit. `daily_images`: the account's cap as the settings say.
+    """
     gate_s = max(0.0, use.belief.gate - now) if use.belief is not None else 0.0
+    cap = day_cap(account, daily_images)
     return LaneView(
-        lane.id, lane.endpoint, lane.account_id, lane.account, lane.req_key, use.in_use, slots, min(gate_s, GATE_MOST_S)
+        use.lane,
+        use.in_use,
+        slots,
+        gate_s=min(gate_s, GATE_MOST_S),
+        former=use.belief.fell_from(now) if use.belief is not None else 0,
+        stopped=account.stopped if account is not None else None,
+        pace_s=account.pace.remaining_s(now) if account is not None and account.pace is not None else 0.0,
+        day=(account.images_today, cap) if account is not None and cap else None,
     )
+
+
+def day_cap(account: AccountUse | None, daily_images: int | None) -> int | None:
+    """An account's images a day: as they were set for everybody, else as the settings say; None: no cap."""
+    if account is None or account.daily_images is None:
+        return daily_images
+    return account.daily_images or None
+
+
+def batch_view(paused: bool, taken: int | None, most: int | None) -> BatchView:
+    """A batch as reasons need to know it."""
+    return BatchView(paused, (taken or 0, most) if most is not None else None)
 
 
 class Pace:
@@ -106,7 +130,7 @@ class Progress:
         """The batch now."""
         counts = await self._engine.counts(self._batch.id)
         around = await self._around()
-        lanes = [lane for lane in around.lanes if lane.req_key in self._req_keys]
+        lanes = [lane for lane in around.lanes if lane.lane.req_key in self._req_keys]
         waiting = [state for state in WAITING if counts.get(state)]
         why = await self._why(around, waiting) if waiting else disk_reason(around)
         done = sum(counts.get(state, 0) for state in FINAL)
@@ -114,6 +138,7 @@ class Progress:
         tasks, images = self._tasks.seen(now, done), self._images.seen(now, self._images_saved())
         total = sum(counts.values()) - counts.get(State.IN_DOUBT, 0)
         left_s = (total - done) / tasks * 60 if tasks and not disk_reason(around) else None
+        why = why or await self._silence(around, counts)
         return Snapshot(
             counts,
             sum(lane.in_use for lane in lanes),
@@ -126,17 +151,26 @@ class Progress:
         )
 
     async def _around(self) -> Surroundings:
-        views = []
+        now, views = self._clock.now(), []
+        accounts = {account.id: account for account in await self._engine.accounts(midnight_before(now))}
         for use in await self._engine.lanes():
             if use.lane.id in self._admission.lanes:
-                views.append(lane_view(use, self._admission.slots_of(use.lane.id), self._clock.now()))
-        rests = await self._engine.rests()
-        return Surroundings(views, rests, True, self._clock.now(), clock_time, self._tries)
+                _, account, _ = self._admission.lanes[use.lane.id]
+                slots = self._admission.slots_of(use.lane.id)
+                views.append(lane_view(use, slots, accounts.get(use.lane.account_id), account.daily_images, now))
+        rests, paused = await self._engine.rests(), await self._engine.everything_is_paused()
+        return Surroundings(views, rests, True, now, clock_time, self._tries, paused)
 
     async def _why(self, around: Surroundings, states: Sequence[State]) -> str | None:
-        batch = await self._engine.batch(self._batch.id)
-        paused = batch is not None and batch.paused
-        reasons = {
-            reason(state, req_key, paused=paused, around=around) for req_key in self._req_keys for state in states
-        }
+        batch = await self._engine.batch(self._batch.id) or self._batch
+        view = batch_view(batch.paused, batch.images_taken, batch.max_images)
+        reasons = {reason(Waiting(state, req_key, view), around) for req_key in self._req_keys for state in states}
+        return "; ".join(sorted(found for found in reasons if found)) or None
+
+    async def _silence(self, around: Surroundings, counts: Counts) -> str | None:
+        """Why jobs that run can't be looked at, where nothing else is left."""
+        if not counts.get(State.GENERATING):
+            return None
+        running = (view.lane for view in around.lanes if view.in_use)
+        reasons = {reason(Waiting(State.GENERATING, lane.req_key, lane=lane.name), around) for lane in running}
         return "; ".join(sorted(found for found in reasons if found)) or None

@@ -64,8 +64,7 @@ class Flow:
 
     def learned(self, lane: Lane, belief: Belief) -> None:
         """A lane's limit is another one now."""
-        name = f"{lane.account}/{lane.req_key}"
-        self.log.tell("limit_changed", lane=name, limit=belief.level, why=belief.why)
+        self.log.tell("limit_changed", lane=lane.name, limit=belief.level, why=belief.why)
 
     def moved(self, task: Task, now: float) -> None:
         """An event was recorded."""
@@ -113,6 +112,8 @@ class Teller:
                 self._tell("submit_accepted", after, job=event.job_id, request=event.request_id or "")
             case life.Unanswered():
                 self._tell("submit_unanswered", after, reason=_reason(event.code, event.message))
+            case life.Postponed(code="qps"):
+                self._log.tell("account_slowed", label=self._label, task=after.id, reason=event.message)
             case life.Postponed() if before.attempt is not None and before.attempt.kind is not None:
                 kind = before.attempt.kind.value
                 self._tell("submit_refused", after, reason=_reason(event.code, event.message), kind=kind)
@@ -147,8 +148,6 @@ class Teller:
         match order.subject:
             case Subject.LANE if order.code == "slot":
                 self._log.tell("lane_rests", **told)
-            case Subject.PACE:
-                self._log.tell("pace_rests", **told)
             case Subject.ENDPOINT if rest.in_a_row < self._tries:
                 self._log.tell("endpoint_again", **told, most=self._tries)
             case Subject.ENDPOINT:

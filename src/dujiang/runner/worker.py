@@ -22,6 +22,7 @@ from dujiang.runner.run_task import RunTask
 from dujiang.runner.telling import Flow
 
 LOOK_AROUND_EVERY_S: Final = 1.0  # for what other programs changed: pauses, cancels, decisions, new rows
+HAND_OVER_EVERY_S: Final = 0.1  # where another program's task may take the next free slot, or free one for ours
 RESCUE_EVERY_S: Final = 10.0
 FIRST_ANSWER_WITHIN_S: Final = 30.0
 GAP_S: Final = 5.0  # real: a short wait that took so much longer was no wait
@@ -35,6 +36,7 @@ class RunEnd(StrEnum):
     INTERRUPTED = "interrupted"
     CREDENTIALS = "credentials"
     UNREACHABLE = "unreachable"
+    BUDGET = "budget"
     ELSEWHERE = "elsewhere"
 
 
@@ -106,6 +108,8 @@ class BatchWorker:
         self._first = FirstAnswer()
         self._without_host_since: float | None = None
         self._looked_around_at = 0.0
+        self._changed_elsewhere = False
+        """Another program has changed something since the last look around."""
         self._products: frozenset[str] = frozenset()
         """Of the batch's tasks: the lanes that its limit is made of."""
         self._stopping = False
@@ -191,7 +195,7 @@ class BatchWorker:
             if self._clock.elapsed() - self._looked_around_at >= self._clock.scaled(LOOK_AROUND_EVERY_S):
                 await self._look_around(batch)  # a lane that is never idle has to heed others, too
             turn = NOTHING if self._stopping else await self._fill(batch)
-            if not self._running and (end := await self._end(batch)):
+            if not self._running and (end := await self._end(batch, turn)):
                 return end
             if end := await self._never_answered(started) or await self._no_host(turn):
                 return end
@@ -199,7 +203,7 @@ class BatchWorker:
                 await self._rescue(batch)
                 rescue_at = self._clock.elapsed() + self._clock.scaled(RESCUE_EVERY_S)
             due_at = inf if turn.due_in_s is None else self._clock.elapsed() + turn.due_in_s
-            await self._wait(batch, min(due_at, rescue_at))
+            await self._wait(batch, turn, min(due_at, rescue_at))
             self._raise_fault()
 
     async def _begin_story(self, batch: Batch) -> None:
@@ -227,29 +231,38 @@ class BatchWorker:
         due = [due_s for due_s in (turn.due_in_s, prepared.due_in_s) if due_s is not None]
         return replace(turn, due_in_s=min(due, default=None))
 
-    async def _wait(self, batch: Batch, until: float) -> None:
+    async def _wait(self, batch: Batch, turn: Turn, until: float) -> None:
         """Until something happens here, `until` has come, or another program changed something."""
+        every_s = self._clock.scaled(HAND_OVER_EVERY_S if turn.is_shared else LOOK_AROUND_EVERY_S)
         while not self._wake.is_set():
-            left_s = min(self._clock.scaled(LOOK_AROUND_EVERY_S), until - self._clock.elapsed())
+            left_s = min(every_s, until - self._clock.elapsed())
             if left_s <= 0:
                 return
             wall, elapsed = self._clock.now(), self._clock.elapsed()
             woken = await wait_for(self._wake, left_s, self._clock)
             self._notice_gap(self._clock.now() - wall, self._clock.elapsed() - elapsed, left_s)
-            if woken:
+            if woken or (turn.is_shared and await self._has_changed_elsewhere()):
                 return
-            if await self._look_around(batch):
+            if not turn.is_shared and await self._look_around(batch):
                 return
 
     async def _look_around(self, batch: Batch) -> bool:
         """Heed what another program has changed; whether there was anything."""
         self._looked_around_at = self._clock.elapsed()
-        if not await self._engine.changed_elsewhere():
+        await self._has_changed_elsewhere()
+        if not self._changed_elsewhere:
             return False
+        self._changed_elsewhere = False
         await self._admission.reread_limits()
         await self._cancel_asked()
         await self._decide(batch)
         return True
+
+    async def _has_changed_elsewhere(self) -> bool:
+        """Whether another program has changed anything since this was last asked."""
+        changed = await self._engine.changed_elsewhere()
+        self._changed_elsewhere |= changed
+        return changed
 
     def _notice_gap(self, wall_s: float, elapsed_s: float, meant_s: float) -> None:
         """A machine that was asleep finds its jobs long ended. Some systems stop the monotonic clock meanwhile."""
@@ -383,13 +396,15 @@ class BatchWorker:
         if self._fault is not None:
             raise self._fault
 
-    async def _end(self, batch: Batch) -> RunEnd | None:
+    async def _end(self, batch: Batch, turn: Turn) -> RunEnd | None:
         self._raise_fault()
         if self._stopping:
             return RunEnd.INTERRUPTED
         counts = await self._engine.counts(batch.id)
         if is_over(counts):
             return RunEnd.OVER
+        if turn.is_out_of_budget:
+            return RunEnd.BUDGET
         return RunEnd.ELSEWHERE if await self._rest_is_elsewhere(batch, counts) else None
 
     async def _rest_is_elsewhere(self, batch: Batch, counts: Counts) -> bool:

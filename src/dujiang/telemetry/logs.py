@@ -58,7 +58,7 @@ LEVELS: Final[dict[str, int]] = {
     "task_failed": WARNING,
     "task_moved": DEBUG,
     "lane_rests": INFO,
-    "pace_rests": INFO,
+    "account_slowed": INFO,
     "endpoint_again": WARNING,
     "endpoint_rests": WARNING,
     "account_rests": WARNING,

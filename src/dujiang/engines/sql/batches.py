@@ -50,12 +50,27 @@ def open_batch(connection: sa.Connection, batch: Batch, now: float) -> Batch:
             "on_doubt": str(batch.on_doubt),
             "paused": False,
             "created_at": now,
+            "priority": batch.priority,
+            "max_images": None,
+            "images_taken": None,
         }
         connection.execute(sa.insert(batches).values(**values))
         return batch_of(values)
     if row["on_doubt"] != str(batch.on_doubt):
         connection.execute(sa.update(batches).where(place).values(on_doubt=str(batch.on_doubt)))
     return batch_of(dict(row) | {"on_doubt": str(batch.on_doubt)})
+
+
+def set_priority(connection: sa.Connection, priority: int, batch_id: str | None, task_ids: Sequence[int]) -> int:
+    """Of a batch, or of tasks; how many there were."""
+    if batch_id is not None:
+        change = sa.update(batches).where(batches.c.id == batch_id).values(priority=priority)
+        return connection.execute(change).rowcount
+    changed = 0
+    for start in range(0, len(task_ids), _PAGE):
+        these = tasks.c.id.in_(task_ids[start : start + _PAGE])
+        changed += connection.execute(sa.update(tasks).where(these).values(priority=priority)).rowcount
+    return changed
 
 
 def enqueue(connection: sa.Connection, batch_id: str, rows: Sequence[NewTask], now: float) -> Added:

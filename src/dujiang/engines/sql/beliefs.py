@@ -5,11 +5,13 @@ the lane. A change of the limit is an event of the lane, with its reason.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
 
 from dujiang.domain import lifecycle as life
+from dujiang.domain.accounts import Lane
 from dujiang.domain.belief import ON_ITS_WAY_S, Belief, Load, Permit, Sent
 from dujiang.domain.brim import Brim
 from dujiang.domain.lifecycle import Event, State
@@ -49,19 +51,19 @@ _STAYS_EMPTY: Final = (
 
 
 def permitted(
-    connection: sa.Connection, lane_id: int, req_key: str, limit: AutoLimit, scale: float, batch_id: str, now: float
+    connection: sa.Connection, lane: Lane, limit: AutoLimit, scale: float, batch_ids: Sequence[str], now: float
 ) -> tuple[Permit, Belief]:
-    """How many of the batch's tasks the lane may take now, and what it believes."""
-    stored = connection.execute(_LANE, {"lane": lane_id}).one()
+    """How many tasks the lane may take now, and what it believes. `batch_ids`: the batches that wait for it."""
+    stored = connection.execute(_LANE, {"lane": lane.id}).one()
     brim = limit.brim(scale)
     before = _belief(stored.belief, brim)
-    load = _load(connection, lane_id, scale, now)
+    load = _load(connection, lane.id, scale, now)
     at_most = max(MOST_COUNTED, 2 * load.slots)
-    line = {"batch": batch_id, "req_key": req_key, "at_most": at_most}
-    backlog = len(connection.execute(_WAITING, line).all())
+    lines = ({"batch": batch_id, "req_key": lane.req_key, "at_most": at_most} for batch_id in batch_ids)
+    backlog = sum(len(connection.execute(_WAITING, line).all()) for line in lines)
     after, permit = brim.permit(before, load, backlog, now)
     if after != before or stored.in_force != str(limit) or stored.belief is None:
-        _store(connection, lane_id, before, after, str(limit), now)
+        _store(connection, lane.id, before, after, str(limit), now)
     return permit, after
 
 

@@ -1,8 +1,9 @@
 """Admission's transaction: permit first, then task.
 
-For each lane on offer: limit − slots in use, less whatever rests; then that many tasks from the head of the line, each
-with its attempt. The count is over attempt rows, so it is exact across every worker, and a crash frees nothing that
-still runs at the vendor.
+For each lane on offer: limit − slots in use, less whatever rests, is stopped or has used up its budget; then that many
+tasks from the head of the line, each with its attempt. The count is over attempt rows, so it is exact across every
+worker, and a crash frees nothing that still runs at the vendor. Where other batches wait for the lane, too, this one
+takes its share of the places and leaves the rest to them (`lines`).
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,13 @@ from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
 from dujiang.engines.sql import beliefs as beliefs_of
+from dujiang.engines.sql import budgets
+from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
+from dujiang.engines.sql.lines import Lines
+from dujiang.engines.sql.paces import pace_of, store_pace
 from dujiang.engines.sql.records import note, subjects
 from dujiang.engines.sql.rows import TASK_ROWS, rest_of, task_of
-from dujiang.engines.sql.schema import attempts, batches, lanes, rests, tasks
+from dujiang.engines.sql.schema import accounts, attempts, batches, lanes, rests, tasks
 from dujiang.ports import Offer, Turn, Worker
 
 _SLOTS: Final = sa.select(sa.func.count()).where(
@@ -81,28 +86,24 @@ _IN_FORCE: Final = (  # a lane that found its limit before learns nothing while 
     .where(lanes.c.id == sa.bindparam("lane"), lanes.c.in_force != sa.bindparam("words"))
     .values(in_force=sa.bindparam("words"))
 )
-_PAUSED: Final = sa.select(batches.c.paused).where(batches.c.id == sa.bindparam("batch"))
+_BATCH: Final = sa.select(
+    sa.or_(batches.c.paused, EVERYTHING_PAUSED).label("paused"),
+    batches.c.priority,
+    batches.c.max_images,
+    batches.c.images_taken,
+).where(batches.c.id == sa.bindparam("batch"))
+_ACCOUNTS: Final = sa.select(accounts.c.id, accounts.c.pace, accounts.c.stopped, accounts.c.daily_images)
 
 
 def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], batch_id: str, now: float) -> Turn:
     """One turn: the tasks that got a slot, and when something that stands in the way ends by itself."""
-    if connection.execute(_PAUSED, {"batch": batch_id}).scalar():
+    batch = connection.execute(_BATCH, {"batch": batch_id}).one_or_none()
+    if batch is None or batch.paused:
         return Turn([], None, _waiting(connection, batch_id))
-    resting = [_shortened(connection, rest_of(row), now) for row in connection.execute(_RESTS).mappings().all()]
-    claimed: list[Task] = []
-    due: list[float] = []
-    beliefs: dict[int, Belief] = {}
+    claiming = _Claiming(connection, worker, batch_id, batch, now)
     for offer in offers:
-        room = _room(connection, offer, batch_id, resting, now, due)
-        if room.belief is not None:
-            beliefs[offer.lane.id] = room.belief
-        if not room.wanted:
-            continue
-        rows = connection.execute(
-            _HEAD, {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": room.wanted}
-        ).mappings()
-        claimed += [_take(connection, task_of(row), offer, worker, now, room) for row in rows.all()]
-    return Turn(claimed, min(due) if due else None, _waiting(connection, batch_id), beliefs)
+        claiming.fill(offer)
+    return claiming.turn()
 
 
 def _waiting(connection: sa.Connection, batch_id: str) -> frozenset[State]:
@@ -129,45 +130,164 @@ class Room:
     """They look whether something that rested answers again."""
     kind: Kind | None = None
     """As what a lane that finds its limit permits them."""
-    belief: Belief | None = None
 
 
-def _room(
-    connection: sa.Connection, offer: Offer, batch_id: str, resting: Sequence[Rest], now: float, due: list[float]
-) -> Room:
-    """How many tasks the lane may take now."""
-    lane = offer.lane
-    room = _permitted(connection, offer, batch_id, now, due)
-    if not room.wanted:
-        connection.execute(_SHORTEN, {"lane": lane.id, "now": now})  # here, too, the clock may have gone back
-        next_end = connection.execute(_NEXT_SLOT, {"lane": lane.id, "now": now}).scalar()
-        due += [next_end - now] if next_end is not None else []
-        return room
-    names = set(subjects(lane.id, lane.account_id, lane.endpoint)) | {(Subject.DISK, "*")}
-    in_the_way = [rest for rest in resting if (rest.subject, rest.key) in names]
-    remaining = max((rest.remaining_s(now) for rest in in_the_way), default=0.0)
-    if remaining:
-        due.append(remaining)
-        return replace(room, wanted=0)
-    if not in_the_way:
-        return room
-    if any(_somebody_looks(connection, rest, lane.id, now) for rest in in_the_way):
-        return replace(room, wanted=0)
-    return replace(room, wanted=1, looking=True)
+class _Claiming:
+    """One turn: lane by lane, with what they have in common."""
 
+    def __init__(
+        self, connection: sa.Connection, worker: Worker, batch_id: str, batch: sa.Row[Any], now: float
+    ) -> None:
+        self._connection = connection
+        self._worker = worker
+        self._batch_id = batch_id
+        self._now = now
+        self._budget = budgets.batch_budget(batch)
+        self._days: dict[int, budgets.Budget] = {}
+        self._resting = [_shortened(connection, rest_of(row), now) for row in connection.execute(_RESTS).mappings()]
+        self._accounts = {row.id: row for row in connection.execute(_ACCOUNTS)}
+        self._paces = {account_id: pace_of(row.pace) for account_id, row in self._accounts.items()}
+        self._lines = Lines(connection, batch_id, batch.priority, now)
+        self._claimed: list[Task] = []
+        self._due: list[float] = []
+        self._beliefs: dict[int, Belief] = {}
+        self._too_dear: list[bool] = []
+        """Of each lane that the batch has something ready for: whether a budget keeps it from that."""
 
-def _permitted(connection: sa.Connection, offer: Offer, batch_id: str, now: float, due: list[float]) -> Room:
-    """What the lane's limit permits, whatever rests."""
-    lane, limit = offer.lane, offer.limit
-    if isinstance(limit, FixedLimit):
-        in_use = connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
-        room = Room(min(limit.free(in_use), offer.at_most))
-        if room.wanted:
-            connection.execute(_IN_FORCE, {"lane": lane.id, "words": str(limit)})
-        return room
-    permit, belief = beliefs_of.permitted(connection, lane.id, lane.req_key, limit, offer.scale, batch_id, now)
-    due += [permit.again_s] if permit.again_s is not None else []
-    return Room(min(permit.count, offer.at_most), kind=permit.kind, belief=belief)
+    def turn(self) -> Turn:
+        """What came of it."""
+        if self._claimed and self._budget.most is not None:
+            budgets.take(self._connection, self._batch_id, sum(task.request.images for task in self._claimed))
+        waiting = _waiting(self._connection, self._batch_id)
+        return Turn(
+            self._claimed,
+            min(self._due, default=None),
+            waiting,
+            self._beliefs,
+            is_shared=self._lines.are_shared,
+            is_out_of_budget=not self._claimed and self._is_out_of_budget(waiting),
+        )
+
+    def _is_out_of_budget(self, waiting: frozenset[State]) -> bool:
+        if self._too_dear:
+            return all(self._too_dear)
+        return State.QUEUED in waiting and not self._budget.allows(1)  # nothing is uploaded in vain
+
+    def fill(self, offer: Offer) -> None:
+        """Take what the lane has room for, of what the batch has ready."""
+        if self._is_too_dear(offer):
+            return
+        account = self._accounts.get(offer.lane.account_id)
+        if account is not None and account.stopped:
+            return
+        room = self._room(offer)
+        share = self._lines.share(offer, room.wanted)
+        self._due += [share.again_s] if share.again_s is not None else []
+        if not share.places or not self._take_heads(offer, replace(room, wanted=share.places)):
+            self._lines.wait(offer)
+
+    def _take_heads(self, offer: Offer, room: Room) -> int:
+        """Take so many tasks from the head of the line; how many there were, and could be paid for."""
+        taken = 0
+        for row in self._connection.execute(_HEAD, self._line(offer, room.wanted)).mappings().all():
+            task = task_of(row)
+            if not self._pay(offer, task.request.images):
+                break
+            self._claimed.append(_take(self._connection, task, offer, self._worker, self._now, room))
+            taken += 1
+        if taken:
+            self._lines.served(offer)
+            self._sent(offer)
+        return taken
+
+    def _line(self, offer: Offer, at_most: int) -> dict[str, Any]:
+        return {"batch": self._batch_id, "req_key": offer.lane.req_key, "at_most": at_most}
+
+    # -- What it costs
+
+    def _day(self, offer: Offer) -> budgets.Budget:
+        account_id = offer.lane.account_id
+        if account_id not in self._days:
+            account = self._accounts.get(account_id)
+            set_for_all = account.daily_images if account is not None else None
+            self._days[account_id] = budgets.day_budget(self._connection, offer, set_for_all)
+        return self._days[account_id]
+
+    def _is_too_dear(self, offer: Offer) -> bool:
+        """Whether the head of the line costs more than is left."""
+        purses = (self._budget, self._day(offer))
+        if all(purse.most is None for purse in purses):
+            return False
+        head = self._connection.execute(_HEAD, self._line(offer, 1)).mappings().one_or_none()
+        if head is None:
+            return False
+        images = task_of(head).request.images
+        self._too_dear.append(not all(purse.allows(images) for purse in purses))
+        return self._too_dear[-1]
+
+    def _pay(self, offer: Offer, images: int) -> bool:
+        purses = (self._budget, self._day(offer))
+        if not all(purse.allows(images) for purse in purses):
+            return False
+        for purse in purses:
+            purse.taken += images
+        return True
+
+    # -- What stands in the way
+
+    def _room(self, offer: Offer) -> Room:
+        """How many tasks the lane may take now."""
+        lane, now = offer.lane, self._now
+        room = self._permitted(offer)
+        if not room.wanted:
+            self._connection.execute(_SHORTEN, {"lane": lane.id, "now": now})  # here, too, the clock may have gone back
+            next_end = self._connection.execute(_NEXT_SLOT, {"lane": lane.id, "now": now}).scalar()
+            self._due += [next_end - now] if next_end is not None else []
+            return room
+        names = set(subjects(lane.id, lane.account_id, lane.endpoint)) | {(Subject.DISK, "*")}
+        in_the_way = [rest for rest in self._resting if (rest.subject, rest.key) in names]
+        remaining = max((rest.remaining_s(now) for rest in in_the_way), default=0.0)
+        if remaining:
+            self._due.append(remaining)
+            return replace(room, wanted=0)
+        if not in_the_way:
+            return self._paced(offer, room)
+        if any(_somebody_looks(self._connection, rest, lane.id, now) for rest in in_the_way):
+            return replace(room, wanted=0)
+        return self._paced(offer, replace(room, wanted=1, looking=True))
+
+    def _permitted(self, offer: Offer) -> Room:
+        """What the lane's limit permits, whatever rests."""
+        lane, limit, now = offer.lane, offer.limit, self._now
+        if isinstance(limit, FixedLimit):
+            in_use = self._connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
+            room = Room(min(limit.free(in_use), offer.at_most))
+            if room.wanted:
+                self._connection.execute(_IN_FORCE, {"lane": lane.id, "words": str(limit)})
+            return room
+        batches_in_line = [self._batch_id, *self._lines.others(offer)]
+        permit, self._beliefs[lane.id] = beliefs_of.permitted(
+            self._connection, lane, limit, offer.scale, batches_in_line, now
+        )
+        self._due += [permit.again_s] if permit.again_s is not None else []
+        return Room(min(permit.count, offer.at_most), kind=permit.kind)
+
+    def _paced(self, offer: Offer, room: Room) -> Room:
+        """No faster than the account may submit."""
+        pace = self._paces.get(offer.lane.account_id)
+        if pace is None:
+            return room
+        wanted, again_s = pace.permit(room.wanted, self._now)
+        self._due += [again_s] if again_s is not None else []
+        return replace(room, wanted=wanted)
+
+    def _sent(self, offer: Offer) -> None:
+        account_id = offer.lane.account_id
+        pace = self._paces.get(account_id)
+        if pace is None or not pace.spacing_s:
+            return
+        self._paces[account_id] = pace.sent(self._now, offer.scale)
+        store_pace(self._connection, account_id, self._paces[account_id])
 
 
 def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: float) -> bool:

@@ -17,11 +17,11 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, claims, lanes, preparation, records
+from dujiang.engines.sql import beliefs, budgets, claims, lanes, preparation, records
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
 from dujiang.engines.sql.writer import Writer, store_error
-from dujiang.ports import Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
+from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
 
@@ -69,6 +69,26 @@ class SqlEngine:
         statement = sa.update(batches).where(batches.c.id == batch_id).values(paused=paused)
         await self._change(lambda connection, _: connection.execute(statement))
 
+    async def pause_everything(self, *, paused: bool) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, _: lanes.pause_everything(connection, paused=paused))
+
+    async def everything_is_paused(self) -> bool:
+        """See `ports.Engine`."""
+        return await self._read(lanes.everything_is_paused)
+
+    async def set_priority(self, priority: int, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> int:
+        """See `ports.Engine`."""
+
+        def change(connection: sa.Connection, _: float) -> int:
+            return batch_changes.set_priority(connection, priority, batch_id, task_ids)
+
+        return await self._change(change)
+
+    async def set_budget(self, batch_id: str, max_images: int | None) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, _: budgets.set_budget(connection, batch_id, max_images))
+
     async def cancel(self, *, batch_id: str | None = None, task_ids: Sequence[int] = ()) -> Mapping[str, int]:
         """See `ports.Engine`."""
         if batch_id is None:
@@ -111,6 +131,18 @@ class SqlEngine:
         """See `ports.Engine`."""
         now = self._clock.now()
         return await self._read(lambda connection: lanes.use(connection, now))
+
+    async def accounts(self, day_began_at: float) -> list[AccountUse]:
+        """See `ports.Engine`."""
+        return await self._read(lambda connection: lanes.account_uses(connection, day_began_at))
+
+    async def stop_account(self, account_id: int, stopped: str | None) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, _: lanes.stop_account(connection, account_id, stopped))
+
+    async def cap_account(self, account_id: int, daily_images: int | None) -> None:
+        """See `ports.Engine`."""
+        await self._change(lambda connection, _: lanes.cap_account(connection, account_id, daily_images))
 
     async def run_times(self, lane_id: int) -> list[float]:
         """See `ports.Engine`."""

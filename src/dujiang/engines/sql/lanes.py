@@ -1,6 +1,7 @@
 """Lanes and the accounts they belong to."""
 
 import json
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -8,9 +9,15 @@ from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.belief import Belief
 from dujiang.domain.limits import AutoLimit, Limit, parse_limit
 from dujiang.domain.task import HELD_UNTIL_TOLD
+from dujiang.engines.sql.budgets import taken_since
+from dujiang.engines.sql.paces import pace_of
 from dujiang.engines.sql.rows import StoredRow, dumped
-from dujiang.engines.sql.schema import accounts, attempts, lanes, rests
-from dujiang.ports import LaneUse
+from dujiang.engines.sql.schema import accounts, attempts, lanes, lines, rests, switches
+from dujiang.ports import AccountUse, LaneUse
+
+_PAUSED: Final = "paused"
+EVERYTHING_PAUSED: Final = sa.exists().where(switches.c.name == _PAUSED)
+FORGOTTEN_S: Final = 86_400.0  # lines of batches that nobody has worked for since
 
 
 def lane(connection: sa.Connection, endpoint: str, account: Account, req_key: str) -> Lane:
@@ -104,3 +111,48 @@ def shorten_waits(connection: sa.Connection, now: float) -> None:
     connection.execute(
         sa.update(rests).where(rests.c.until > now + rests.c.length_s).values(until=now + rests.c.length_s)
     )
+    connection.execute(sa.delete(lines).where(lines.c.until < now - FORGOTTEN_S))
+
+
+# -- Stopping and capping ---------------------------------------------------------------------------------------------
+
+
+def pause_everything(connection: sa.Connection, *, paused: bool) -> None:
+    """Nothing is uploaded or submitted for anybody while it is paused."""
+    is_paused = bool(connection.execute(sa.select(EVERYTHING_PAUSED)).scalar())
+    if paused and not is_paused:
+        connection.execute(sa.insert(switches).values(name=_PAUSED))
+    if not paused:
+        connection.execute(sa.delete(switches).where(switches.c.name == _PAUSED))
+
+
+def everything_is_paused(connection: sa.Connection) -> bool:
+    """Whether somebody has paused everything."""
+    return bool(connection.execute(sa.select(EVERYTHING_PAUSED)).scalar())
+
+
+def stop_account(connection: sa.Connection, account_id: int, stopped: str | None) -> None:
+    """`paused` or `draining`: nothing is submitted with it; None lets it go on."""
+    connection.execute(sa.update(accounts).where(accounts.c.id == account_id).values(stopped=stopped))
+
+
+def cap_account(connection: sa.Connection, account_id: int, daily_images: int | None) -> None:
+    """Its images a day for everybody, until it is set again; 0: no cap, None: as the settings say."""
+    connection.execute(sa.update(accounts).where(accounts.c.id == account_id).values(daily_images=daily_images))
+
+
+def account_uses(connection: sa.Connection, day_began_at: float) -> list[AccountUse]:
+    """Every account that was ever used."""
+    rows = connection.execute(sa.select(accounts).order_by(accounts.c.id)).all()
+    return [
+        AccountUse(
+            id=row.id,
+            name=row.name,
+            fingerprints=tuple(json.loads(row.fingerprints)),
+            stopped=row.stopped,
+            daily_images=row.daily_images,
+            images_today=taken_since(connection, row.id, day_began_at),
+            pace=pace_of(row.pace) if row.pace else None,
+        )
+        for row in rows
+    ]

@@ -9,9 +9,11 @@ from dujiang.domain.lifecycle import PreparationStarted, State
 from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.rests import Subject
 from dujiang.domain.task import Task
+from dujiang.engines.sql.budgets import batch_budget
+from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
 from dujiang.engines.sql.records import end_rest, record
 from dujiang.engines.sql.rows import TASK_ROWS, StoredRow, rest_of, task_of
-from dujiang.engines.sql.schema import IS_HELD, IS_PREPARED, batches, references, rests, tasks
+from dujiang.engines.sql.schema import IS_HELD, IS_PREPARED, accounts, batches, references, rests, tasks
 from dujiang.ports import Ahead, Published, Turn, Worker
 
 _PAGE: Final = 500  # values in one IN list
@@ -40,7 +42,7 @@ _QUEUED: Final = (
 
 def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, ahead: Ahead, now: float) -> Turn:
     """The tasks to prepare now, and when something that stands in the way ends by itself."""
-    if connection.execute(sa.select(batches.c.paused).where(batches.c.id == batch_id)).scalar():
+    if not _may_prepare(connection, batch_id, ahead):
         return Turn([], None)
     room, due_in_s = _room(connection, ahead, now)
     taken: list[Task] = []
@@ -59,6 +61,16 @@ def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, 
                 break
             taken.append(record(connection, task_of(row), PreparationStarted(), now=now, owner=worker.id))
     return Turn(taken, due_in_s)
+
+
+def _may_prepare(connection: sa.Connection, batch_id: str, ahead: Ahead) -> bool:
+    """Whether what would be uploaded could be submitted: nothing is paused, and there is a budget for it."""
+    batch = connection.execute(sa.select(batches, EVERYTHING_PAUSED).where(batches.c.id == batch_id)).one_or_none()
+    if batch is None or batch.paused or batch[-1] or not batch_budget(batch).allows(1):
+        return False
+    theirs = accounts.c.id.in_(ahead.account_ids)
+    stopped = connection.execute(sa.select(accounts.c.stopped).where(theirs)).scalars().all()
+    return not stopped or None in stopped
 
 
 def _line(row: StoredRow) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from dujiang.domain.accounts import lane_name
 from dujiang.domain.batch import batch_state
 from dujiang.domain.lifecycle import State
 from dujiang.domain.task import SETTLED, Outcome
@@ -17,6 +18,11 @@ from dujiang.engines.sql.schema import attempts, batches, events, lane_events, l
 
 PAGE: Final = 50
 _CONTENTS: Final = 500  # values in one IN list: SQLite takes 32,766, and a page of 10,000 tasks has more references
+
+# A task with its newest attempt, and what its batch has to do with why it waits.
+_SHOWN: Final = TASK_ROWS.add_columns(
+    batches.c.name.label("batch"), batches.c.paused, batches.c.max_images, batches.c.images_taken
+).join(batches, batches.c.id == tasks.c.batch_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,7 @@ def reading(database: sa.Engine) -> sa.Connection:
 
 def list_tasks(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, Any]]:
     """One page of newest tasks in the order of their ids; the last id is the key of the next page."""
-    query = (
-        TASK_ROWS.add_columns(batches.c.name.label("batch"), batches.c.paused)
-        .join(batches, batches.c.id == tasks.c.batch_id)
-        .where(tasks.c.newest, tasks.c.id > wanted.after_id)
-        .order_by(tasks.c.id)
-        .limit(wanted.limit)
-    )
+    query = _SHOWN.where(tasks.c.newest, tasks.c.id > wanted.after_id).order_by(tasks.c.id).limit(wanted.limit)
     if wanted.batch_id is not None:
         query = query.where(tasks.c.batch_id == wanted.batch_id)
     if wanted.states:
@@ -68,10 +68,7 @@ def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> lis
 
 def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
     """One task with its attempts and its history."""
-    query = TASK_ROWS.add_columns(batches.c.name.label("batch"), batches.c.paused).join(
-        batches, batches.c.id == tasks.c.batch_id
-    )
-    row = connection.execute(query.where(tasks.c.id == task_id)).mappings().one_or_none()
+    row = connection.execute(_SHOWN.where(tasks.c.id == task_id)).mappings().one_or_none()
     if row is None:
         return None
     happened = connection.execute(sa.select(events).where(events.c.task_id == task_id).order_by(events.c.id))
@@ -101,7 +98,7 @@ def _shown(row: Any) -> dict[str, Any]:
         "refs": request.places,
         "attempt": row["attempt"],
         "account": row["account"],
-        "lane": f"{row['account']}/{row['req_key']}" if row["account"] else None,
+        "lane": lane_name(row["account"], row["req_key"]) if row["account"] else None,
         "job_id": row["job_id"],
         "priority": row["priority"],
         "position": row["position"],
@@ -115,6 +112,9 @@ def _shown(row: Any) -> dict[str, Any]:
         "files": json.loads(row["files"] or "[]"),
         "req_key": row["req_key"],
         "paused": bool(row["paused"]),
+        "max_images": row["max_images"],
+        "images_taken": row["images_taken"],
+        "images": request.images,
         "contents": [picture.sha256 for picture in request.local_pictures],
         "published": None,
     }
@@ -152,6 +152,9 @@ def _batch(connection: sa.Connection, row: Any) -> dict[str, Any]:
         "out": row["out"],
         "source": row["source"],
         "on_doubt": row["on_doubt"],
+        "priority": row["priority"],
+        "max_images": row["max_images"],
+        "images_taken": row["images_taken"],
         "paused": bool(row["paused"]),
         "created_at": row["created_at"],
     }
@@ -195,10 +198,7 @@ def report_rows(connection: sa.Connection, batch_id: str) -> Iterator[dict[str, 
     position, last_id = -1, -1
     after = sa.tuple_(tasks.c.position, tasks.c.id) > sa.tuple_(sa.bindparam("position"), sa.bindparam("last_id"))
     query = (
-        TASK_ROWS.add_columns(
-            batches.c.name.label("batch"), batches.c.paused, attempts.c.ended_at, attempts.c.request_id
-        )
-        .join(batches, batches.c.id == tasks.c.batch_id)
+        _SHOWN.add_columns(attempts.c.ended_at, attempts.c.request_id)
         .where(tasks.c.batch_id == batch_id, tasks.c.newest, after)
         .order_by(tasks.c.position, tasks.c.id)
         .limit(500)

@@ -10,7 +10,9 @@ from dujiang.domain.errors import StaleTask, UnlawfulEvent
 from dujiang.domain.lifecycle import HELD, Event, State, heeding_cancel
 from dujiang.domain.rests import RestOrder, Subject
 from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Settlement, Task, after, settlement
+from dujiang.engines.sql import budgets
 from dujiang.engines.sql.beliefs import learn
+from dujiang.engines.sql.paces import too_fast
 from dujiang.engines.sql.rows import dumped, event_text, files_text
 from dujiang.engines.sql.schema import attempts, events, lanes, rests, tasks
 
@@ -119,6 +121,8 @@ def record(
     note(connection, moved, heeded, now)
     if learning is not None:
         learn(connection, task, event, now=now, scale=learning.scale, chance=learning.chance)
+        if _is_too_fast(event) and task.attempt is not None:
+            too_fast(connection, task.attempt.account_id, now, learning.scale)
     if order is not None:
         rest(connection, order, now)
     if isinstance(heeded, life.Saved):
@@ -173,6 +177,10 @@ def _settle(connection: sa.Connection, task: Task, event: Event, now: float) -> 
         "new_run_s": event.run_s if isinstance(event, life.Rendered) else None,
         "new_images": len(event.urls) if isinstance(event, life.Rendered) else _reserved(task, settled),
     }
+    images = more["new_images"]
+    # As long as nothing was delivered the row has what was reserved; then another number may be there.
+    if images is not None and (task.attempt.delivered or images != task.request.images):
+        budgets.settle(connection, task.batch, task.id, task.attempt.number, images)
     connection.execute(_SETTLED, these | more)
 
 
@@ -258,9 +266,14 @@ def _end_rests_refuted(connection: sa.Connection, task: Task, event: Event, orde
     if task.attempt is None or isinstance(event, life.Unanswered | life.Orphaned):
         return
     for subject, key in subjects(task.attempt.lane_id, task.attempt.account_id, task.attempt.endpoint):
-        if order is not None and order.subject is subject:
+        if (order is not None and order.subject is subject) or (subject is Subject.LANE and _is_too_fast(event)):
             return
         end_rest(connection, subject, key)
+
+
+def _is_too_fast(event: Event) -> bool:
+    """50429, which the vendor says before it has looked at the lane."""
+    return isinstance(event, life.Postponed) and event.code == "qps"
 
 
 def subjects(lane_id: int, account_id: int, endpoint: str) -> tuple[tuple[Subject, str], ...]:
@@ -268,6 +281,5 @@ def subjects(lane_id: int, account_id: int, endpoint: str) -> tuple[tuple[Subjec
     return (
         (Subject.ENDPOINT, endpoint),
         (Subject.ACCOUNT, str(account_id)),
-        (Subject.PACE, str(account_id)),
         (Subject.LANE, str(lane_id)),
     )

@@ -135,6 +135,9 @@ def batch_of(row: StoredRow) -> Batch:
         on_doubt=OnDoubt.parse(row["on_doubt"]),
         paused=bool(row["paused"]),
         created_at=row["created_at"],
+        priority=row["priority"],
+        max_images=row["max_images"],
+        images_taken=row["images_taken"],
     )
 
 

@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 
 batches: Final = sa.Table(
     "batches",
@@ -24,6 +24,9 @@ batches: Final = sa.Table(
     sa.Column("on_doubt", sa.Text, nullable=False),
     sa.Column("paused", sa.Boolean, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("max_images", sa.Integer),  # its budget
+    sa.Column("images_taken", sa.Integer),  # of the budget: the sum over its attempts; counted while there is one
     sa.UniqueConstraint("out", "name", name="uq_batches_place"),
 )
 
@@ -125,6 +128,7 @@ attempts: Final = sa.Table(
 )
 sa.Index("ix_attempts_slots", attempts.c.lane_id, attempts.c.slot_until)
 sa.Index("ix_attempts_job", attempts.c.job_id)
+sa.Index("ix_attempts_sent", attempts.c.lane_id, attempts.c.sent_at, attempts.c.images)  # a day's images
 sa.Index(
     "ix_attempts_run_times",
     attempts.c.lane_id,
@@ -154,6 +158,9 @@ accounts: Final = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("fingerprints", sa.Text, nullable=False),
+    sa.Column("pace", sa.Text),  # how fast it may submit, once it was too fast
+    sa.Column("stopped", sa.Text),  # `paused` or `draining`: nothing is submitted
+    sa.Column("daily_images", sa.Integer),  # its cap, set for everybody (0: none); empty: as the settings say
 )
 
 lanes: Final = sa.Table(
@@ -179,6 +186,24 @@ lane_events: Final = sa.Table(
     sqlite_autoincrement=True,
 )
 sa.Index("ix_lane_events", lane_events.c.lane_id, lane_events.c.id)
+
+lines: Final = sa.Table(  # batches that wait at a lane, so that its slots are shared out between them
+    "lines",
+    METADATA,
+    sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), primary_key=True),
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id"), primary_key=True),
+    sa.Column("came_at", sa.Float, nullable=False),
+    sa.Column("served_at", sa.Float),
+    sa.Column("until", sa.Float, nullable=False),  # somebody works for it, as far as that was last heard
+    sa.Column("left_at", sa.Float),  # since when a slot is left free for it
+    sqlite_with_rowid=False,
+)
+
+switches: Final = sa.Table(  # what is switched on, for everybody
+    "switches",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+)
 
 rests: Final = sa.Table(
     "rests",

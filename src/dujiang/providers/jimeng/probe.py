@@ -7,7 +7,7 @@ import httpx2
 
 from dujiang.connections import endpoint_url, open_client
 from dujiang.domain import errors
-from dujiang.domain.accounts import Account
+from dujiang.domain.accounts import Account, Key
 from dujiang.ports import Clock
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.providers.jimeng.provider import JimengProvider
@@ -17,27 +17,36 @@ NO_SUCH_JOB = "0"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one account found: `network` and `refused` say what is wrong, `skew_s` is our clock minus the vendor's."""
+    """What one key of an account found: `network` and `refused` say what is wrong.
+
+    `key` is its fingerprint, `skew_s` our clock minus the vendor's.
+    """
 
     account: str
+    key: str
     network: str | None = None
     refused: str | None = None
     skew_s: float | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """The vendor has taken the key."""
+        return self.network is None and self.refused is None
 
-async def probe(provider: JimengProvider, account: Account, clock: Clock) -> Probe:
+
+async def probe(provider: JimengProvider, account: Account, key: Key, clock: Clock) -> Probe:
     """Poll for a job that does not exist: whatever is said about the job, the key was taken."""
     skew_s = await _skew_s(provider.endpoint, clock)
     req_key = next(model.req_key for model in MODELS.values() if account.serves(model.name))
     try:
-        await provider.look(NO_SUCH_JOB, req_key, account.keys[0])
+        await provider.look(NO_SUCH_JOB, req_key, key)
     except (errors.EndpointDown, errors.Unproven) as error:
-        return Probe(account.name, network=error.message)
+        return Probe(account.name, key.fingerprint, network=error.message)
     except errors.AccountRefused as error:
-        return Probe(account.name, refused=error.message, skew_s=skew_s)
+        return Probe(account.name, key.fingerprint, refused=error.message, skew_s=skew_s)
     except errors.ProviderError:
         pass
-    return Probe(account.name, skew_s=skew_s)
+    return Probe(account.name, key.fingerprint, skew_s=skew_s)
 
 
 async def _skew_s(endpoint: str, clock: Clock) -> float | None:
