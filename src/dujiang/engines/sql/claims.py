@@ -152,7 +152,9 @@ class _Claiming:
         self._due: list[float] = []
         self._beliefs: dict[int, Belief] = {}
         self._too_dear: list[bool] = []
-        """Of each lane that the batch has something ready for: whether a budget keeps it from that."""
+        """Of each lane with a cap that the batch has something ready for: whether the cap keeps it from that."""
+        self._uncapped: list[Offer] = []
+        """Lanes without a cap."""
 
     def turn(self) -> Turn:
         """What came of it."""
@@ -170,7 +172,7 @@ class _Claiming:
 
     def _is_out_of_budget(self, waiting: frozenset[State]) -> bool:
         if self._too_dear:
-            return all(self._too_dear)
+            return all(self._too_dear) and not any(self._head(offer) for offer in self._uncapped)
         return State.QUEUED in waiting and not self._budget.allows(1)  # nothing is uploaded in vain
 
     def fill(self, offer: Offer) -> None:
@@ -217,13 +219,17 @@ class _Claiming:
         """Whether the head of the line costs more than is left."""
         purses = (self._budget, self._day(offer))
         if all(purse.most is None for purse in purses):
+            self._uncapped.append(offer)
             return False
-        head = self._connection.execute(_HEAD, self._line(offer, 1)).mappings().one_or_none()
+        head = self._head(offer)
         if head is None:
             return False
-        images = task_of(head).request.images
-        self._too_dear.append(not all(purse.allows(images) for purse in purses))
+        self._too_dear.append(not all(purse.allows(head.request.images) for purse in purses))
         return self._too_dear[-1]
+
+    def _head(self, offer: Offer) -> Task | None:
+        row = self._connection.execute(_HEAD, self._line(offer, 1)).mappings().one_or_none()
+        return None if row is None else task_of(row)
 
     def _pay(self, offer: Offer, images: int) -> bool:
         purses = (self._budget, self._day(offer))

@@ -1,0 +1,18 @@
+"""The engines that every contract suite runs on. A second kind of store is a second parameter."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.builders import StillClock
+from tests.contracts.bench import Bench, a_sqlite_store
+
+
+@pytest_asyncio.fixture(params=[a_sqlite_store], ids=["sqlite"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(request.param(tmp_path), StillClock())
+    await bench.begin()
+    yield bench
+    await bench.close()
