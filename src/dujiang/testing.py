@@ -23,7 +23,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -339,8 +339,9 @@ class FakeProvider:
     """A `ports.Provider` that follows a script, on the fake clock, and writes down whatever is asked of it.
 
     A prompt without a script is accepted and done after `run_s` (a number, or drawn from the clock's chance). Answers
-    take `answer_s`. With a `limit`, a job too many is refused with 50430. `down` is raised by every call while it is
-    set; one that stands in `down_looks` only by looks.
+    take `answer_s`. With a `limit`, a job too many is refused with 50430; `limits` has those of single access keys.
+    `down` is raised by every call while it is set; one that stands in `down_looks` only by looks, one in `refused_keys`
+    only by calls with that access key.
     """
 
     label = "即梦API"
@@ -363,6 +364,8 @@ class FakeProvider:
         self.answer_s = answer_s
         self._deadline_s = deadline_s
         self.limit = limit
+        self.limits: dict[str, int] = {}
+        self.refused_keys: dict[str, ProviderError] = {}
         self.down: ProviderError | None = None
         self.down_looks: ProviderError | None = None
         self.submitted: list[Call] = []
@@ -394,6 +397,10 @@ class FakeProvider:
         """Jobs that hold a slot at the vendor now."""
         return sum(self._is_running(job) for job in self.jobs.values())
 
+    def running_of(self, access: str) -> int:
+        """The same, of one access key."""
+        return sum(self._is_running(job) for job in self.jobs.values() if job.key.access == access)
+
     @property
     def charges(self) -> list[str]:
         """Ids of the jobs that are billed, or will be as far as anybody can say."""
@@ -408,7 +415,7 @@ class FakeProvider:
         self.submitted.append(Call(self._clock.elapsed(), request.prompt, key, None, tuple(references)))
         await self._clock.sleep(self.answer_s / 2)
         script = self._scripts.setdefault(request.prompt, Script())
-        reply = self._reply(script)
+        reply = self._reply(script, key)
         if reply is Reply.NEVER_ARRIVED:
             await self._clock.sleep(self._deadline_s)
             raise Unproven("no answer")
@@ -421,12 +428,14 @@ class FakeProvider:
             raise Unproven("connection reset")
         return Job(job.id, f"request-{job.id}")
 
-    def _reply(self, script: Script) -> Submit:
-        if self.down is not None:
-            return self.down
+    def _reply(self, script: Script, key: Key) -> Submit:
+        if trouble := self.down or self.refused_keys.get(key.access):
+            return trouble
         if script.submits:
             return script.submits.popleft()
-        if self.limit is not None and self.running >= self.limit:
+        full = self.limit is not None and self.running >= self.limit
+        own = self.limits.get(key.access)
+        if full or (own is not None and self.running_of(key.access) >= own):
             return LaneFull("too many jobs at once", vendor_code="50430")
         return Reply.ACCEPTED
 
@@ -453,7 +462,7 @@ class FakeProvider:
         job = self.jobs.get(job_id)
         self.looked.append(Call(self._clock.elapsed(), job.prompt if job else "", key, job_id))
         await self._clock.sleep(self.answer_s)
-        trouble = self.down or self.down_looks
+        trouble = self.down or self.down_looks or self.refused_keys.get(key.access)
         if trouble is not None:
             raise trouble
         if job is None:
@@ -751,10 +760,20 @@ class Rehearsal:
         run_task = RunTask(neighbours, presence.worker)
         return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence, self.log)
 
-    async def start(self, batch: Batch | None = None) -> asyncio.Task[RunEnd]:
-        """Begin a life; it ends by itself, by `self.worker.stop()`, or by `kill`."""
+    async def add_batch(self, name: str, prompts: Iterable[str | Request]) -> Batch:
+        """Another batch beside the rehearsal's own."""
+        batch = await self.engine.open_batch(replace(self.batch, id=name, name=name, source=f"{name}.csv"))
+        await self.add(prompts, batch_id=name)
+        return batch
+
+    async def start(self, batch: Batch | None = None, *, beside: bool = False) -> asyncio.Task[RunEnd]:
+        """Begin a life; it ends by itself, by `self.worker.stop()`, or by `kill`.
+
+        `beside`: a program of its own, with its own connections, while others run that heed what it does.
+        """
         presence = LockedPresence(self.folder / "workers", pid=os.getpid(), now=self.clock.now())
-        life = _Held(self.sql, self.clock, cast(_Held, self.elsewhere))
+        sql = await self._opened(f"sqlite:///{self.folder / 'dujiang.db'}") if beside else self.sql
+        life = _Held(sql, self.clock, None if beside else cast(_Held, self.elsewhere))
         self.worker = await self.make_worker(cast(Engine, life), presence)
         running = asyncio.create_task(self._life(self.worker, presence, batch or self.batch), name="life")
         self._lives.append((running, presence, life))
