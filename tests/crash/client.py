@@ -34,6 +34,7 @@ WORKING: Final = "working"
 END: Final = "end"
 
 BATCH_ID: Final = "storm"
+ENOUGH: Final = 100_000  # a budget that is never used up
 PAGE: Final = 20  # rows in one enqueue: several, so that there is something to be killed between
 
 
@@ -82,6 +83,8 @@ async def live(orders: Orders) -> str:
     clock = SystemClock(settings.time_scale)
     async with open_engine(settings, clock) as engine:
         batch = await engine.open_batch(Batch(BATCH_ID, "storm", str(Path(orders.home) / "out"), "storm.csv"))
+        if batch.max_images is None:  # counted from the first life on, and never anew: no kill may make it drift
+            await engine.set_budget(batch.id, ENOUGH)
         (batch_folder(batch) / IMAGES).mkdir(parents=True, exist_ok=True)
         for page in _pages(rows_of(orders.prompts)):
             await engine.enqueue(batch.id, page)

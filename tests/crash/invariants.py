@@ -36,6 +36,7 @@ class Invariant(StrEnum):
     CAUSE = "no second attempt without proof or a decision"
     PROOF_HOLDS = "what counts as proof is true"
     RULE_10 = "settled <= charges <= settled + in doubt"
+    BUDGET = "a budget counts what its attempts took"
     LIMIT = "never more at the vendor than the limit"
     FILES = "every picture is complete"
     ONE_CHARGE_A_TASK = "everything came out as told, paid once"
@@ -70,6 +71,7 @@ class Evidence:
     attempts: list[Row]
     events: list[Row]
     workers: list[Row]
+    batches: list[Row]
     prompts: dict[int, str] = field(default_factory=dict)
 
     @cached_property
@@ -131,6 +133,7 @@ def gather(
                 ("attempts", "task_id, number"),
                 ("events", "id"),
                 ("workers", "started_at"),
+                ("batches", "id"),
             )
         }
     prompts = {int(task["id"]): str(json.loads(task["request"])["prompt"]) for task in tables["tasks"]}
@@ -248,6 +251,14 @@ def _rule_10(evidence: Evidence) -> Problems:
         yield Invariant.RULE_10, f"in all {dict(totals)}, {charged} charges"
 
 
+def _budget(evidence: Evidence) -> Problems:
+    for batch in evidence.batches:
+        mine = {task["id"] for task in evidence.tasks if task["batch_id"] == batch["id"]}
+        taken = sum(attempt["images"] for attempt in evidence.attempts if attempt["task_id"] in mine)
+        if batch["images_taken"] != taken:
+            yield Invariant.BUDGET, f"{batch['name']}: {batch['images_taken']} counted, {taken} taken"
+
+
 def _limit(evidence: Evidence) -> Problems:
     for pool, most in evidence.ledger["max_running"].items():
         if most > evidence.limit:
@@ -315,6 +326,7 @@ CHECKS: Final[Sequence[Callable[[Evidence], Problems]]] = (
     _cause,
     _proof_holds,
     _rule_10,
+    _budget,
     _limit,
     _files,
 )
