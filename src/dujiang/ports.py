@@ -332,8 +332,11 @@ class Engine(Protocol):
     async def set_limit(self, lane: Lane, limit: Limit) -> None:
         """The lane's limit for everybody, until it is set again."""
 
-    async def hint(self, lane: Lane) -> bool:
-        """Somebody says that the lane's cap has risen: it looks at once. False if its limit is fixed."""
+    async def hint(self, lane: Lane, limit: Limit | None = None) -> bool:
+        """Somebody says that the lane's cap has risen: it looks at once. False if its limit is fixed.
+
+        `limit`: that goes for it from now on, if it is another than before.
+        """
 
     async def lanes(self) -> list[LaneUse]:
         """Every lane now."""

@@ -76,6 +76,22 @@ async def test_a_hint_makes_it_look_at_once(tmp_path: Path) -> None:
         assert await running is RunEnd.OVER
 
 
+async def test_a_limit_that_somebody_has_changed_is_a_hint(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [f"p{n}" for n in range(60)], limit="auto") as stage:
+        stage.provider.limit = 2
+        await stage.run()
+        stage.provider.limit = 6
+        await stage.add([f"q{n}" for n in range(60)])
+        stage.limit = "auto:1..20"
+        running = await stage.start()
+        at = stage.clock.elapsed()
+        await stage.clock.until(lambda: stage.provider.running == 6)
+        noticed_s = stage.clock.elapsed() - at
+        await running
+
+    assert noticed_s < 30
+
+
 async def test_a_cap_that_falls_is_followed_and_nothing_is_lost(tmp_path: Path) -> None:
     async with rehearsal(tmp_path, [f"p{n}" for n in range(120)], limit="auto") as stage:
         stage.provider.limit = 8

@@ -403,6 +403,18 @@ def test_a_hint_looks_now_and_soon_again() -> None:
     assert refused(belief, Kind.PROBE, held=3).probe_at == pytest.approx(NOW + 12.8)
 
 
+@pytest.mark.parametrize(
+    ("idle_s", "held", "looks"), [(899, 0, False), (901, 0, True), (901, 1, False), (math.inf, 0, False)]
+)
+def test_a_lane_that_was_idle_for_long_looks_soon(idle_s: float, held: int, looks: bool) -> None:
+    """Nobody knows what has become of the cap meanwhile; of a lane that never saw an end nothing was known before."""
+    belief, _ = BRIM.permit(
+        holding(3, probe_at=NOW + 400, probe_every_s=400.0, ended_at=NOW - idle_s), Load(held), 9, NOW
+    )
+
+    assert (belief.probe_at, belief.probe_every_s) == ((NOW, 8.0) if looks else (NOW + 400, 400.0))
+
+
 # -- Refused within the limit -----------------------------------------------------------------------------------------
 
 

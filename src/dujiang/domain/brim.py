@@ -88,6 +88,8 @@ class Brim:
         belief = self._judged(self._in_time(self._within(belief), now), load, now)
         if not backlog:
             return belief, Permit(0, why="idle")
+        if not load.slots and LONG_AGO < belief.ended_at < now - self.longest_s * self.scale:
+            belief = self.hinted(belief, now)  # nobody has looked for so long: who knows what it is by now
         if now < belief.gate:
             return belief, Permit(0, why="refused", again_s=belief.gate - now)
         if belief.limit == CLIMBING and load.empty >= max(2, load.held // 10):

@@ -68,6 +68,7 @@ class Admission:
         """Every lane of every configured account, before the first turn. `set_limit` sets them for everybody."""
         uses = await self._engine.lanes()
         known = {use.lane.id: use.limit for use in uses}
+        before = {use.lane.id: use.in_force for use in uses}
         self.beliefs = {use.lane.id: use.belief for use in uses if use.belief is not None}
         for account in self._accounts:
             for model in self._models.values():
@@ -78,6 +79,8 @@ class Admission:
                     await self._engine.set_limit(lane, set_limit)
                 limit = set_limit or known.get(lane.id) or self._limits.of(account)
                 self.lanes[lane.id] = (lane, account, limit)
+                if before.get(lane.id) not in {None, limit}:  # whoever sets another limit may have bought more
+                    await self._engine.hint(lane, limit)
                 await self._times.load(lane.id)
 
     async def reread_limits(self) -> None:

@@ -15,7 +15,7 @@ from dujiang.domain.accounts import Lane
 from dujiang.domain.belief import ON_ITS_WAY_S, Belief, Load, Permit, Sent
 from dujiang.domain.brim import Brim
 from dujiang.domain.lifecycle import Event, State
-from dujiang.domain.limits import AutoLimit, parse_limit
+from dujiang.domain.limits import AutoLimit, Limit, parse_limit
 from dujiang.domain.task import Outcome, Task
 from dujiang.engines.sql.rows import dumped
 from dujiang.engines.sql.schema import attempts, lane_events, lanes, tasks
@@ -96,14 +96,17 @@ def learn(connection: sa.Connection, task: Task, event: Event, *, now: float, sc
         _store(connection, attempt.lane_id, before, after, stored.in_force, now)
 
 
-def hint(connection: sa.Connection, lane_id: int, *, now: float, scale: float) -> bool:
-    """Somebody says that the cap has risen: the lane looks at once. False if its limit is fixed."""
+def hint(connection: sa.Connection, lane_id: int, limit: Limit | None, *, now: float, scale: float) -> bool:
+    """Somebody says that the cap has risen: the lane looks at once. False if its limit is fixed.
+
+    `limit`: that goes for it from now on, if it is another than before.
+    """
     stored = connection.execute(_LANE, {"lane": lane_id}).one()
-    limit = parse_limit(stored.in_force) if stored.in_force else None
+    limit = limit or (parse_limit(stored.in_force) if stored.in_force else None)
     if not isinstance(limit, AutoLimit):
         return False
     before = _belief(stored.belief, limit.brim(scale))
-    _store(connection, lane_id, before, limit.brim(scale).hinted(before, now), stored.in_force, now)
+    _store(connection, lane_id, before, limit.brim(scale).hinted(before, now), str(limit), now)
     return True
 
 

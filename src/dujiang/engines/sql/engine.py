@@ -122,10 +122,14 @@ class SqlEngine:
         """See `ports.Engine`."""
         await self._change(lambda connection, _: lanes.set_limit(connection, lane, limit))
 
-    async def hint(self, lane: Lane) -> bool:
+    async def hint(self, lane: Lane, limit: Limit | None = None) -> bool:
         """See `ports.Engine`."""
         scale = self._clock.scale
-        return await self._change(lambda connection, now: beliefs.hint(connection, lane.id, now=now, scale=scale))
+
+        def change(connection: sa.Connection, now: float) -> bool:
+            return beliefs.hint(connection, lane.id, limit, now=now, scale=scale)
+
+        return await self._change(change)
 
     async def lanes(self) -> list[LaneUse]:
         """See `ports.Engine`."""
