@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dujiang.domain.run_times import RunTimes
-from dujiang.runner.polling import Pacer, Pacers
+from dujiang.runner.polling import Pacer, Pacers, Watch
 from dujiang.testing import FakeClock
 
 MEDIAN_S = 22.0
@@ -214,3 +214,50 @@ async def test_a_wait_for_a_look_that_is_cancelled_leaves_nothing_behind() -> No
     await asyncio.gather(waiting, return_exceptions=True)
 
     assert pacer._naps == set()
+
+
+async def test_looks_settle_at_what_the_vendor_bears() -> None:
+    """It answers four looks a second, and 50429 to all others; six hundred jobs are waited for."""
+    clock = FakeClock()
+    pacer, times = Pacer(clock, 10), RunTimes(MEDIAN_S)
+    last_second: list[float] = []
+    answered, refused = 0, 0
+
+    async def look(watch: Watch) -> None:
+        nonlocal answered, refused
+        await pacer.turn(watch, at_once=True)
+        last_second[:] = [at for at in last_second if at > clock.elapsed() - 1] + [clock.elapsed()]
+        if len(last_second) > 4:
+            refused += 1
+            pacer.too_fast(1.0)
+        else:
+            answered += 1
+            pacer.answered()
+
+    watches = [pacer.begin(times) for _ in range(40)]
+    for _ in range(40):
+        await asyncio.gather(*(look(watch) for watch in watches))
+
+    assert answered / clock.elapsed() > 2.5
+    assert refused < answered / 10
+
+
+async def test_a_pace_of_looks_that_is_borne_is_what_was_allowed_again() -> None:
+    clock = FakeClock()
+    pacer, times = Pacer(clock, 10), RunTimes(MEDIAN_S)
+    watch = pacer.begin(times)
+    for _ in range(3):
+        pacer.too_fast(1.0)
+        pacer.too_fast(1.0)  # of the same burst
+        await clock.sleep(1)
+
+    async def rate() -> float:
+        at = clock.elapsed()
+        for _ in range(20):
+            await pacer.turn(watch, at_once=True)
+        return 20 / (clock.elapsed() - at)
+
+    assert await rate() == pytest.approx(10 * 0.7**3, rel=0.1)
+    for _ in range(1000):
+        pacer.answered()
+    assert await rate() == pytest.approx(10, rel=0.1)

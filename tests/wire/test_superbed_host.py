@@ -389,14 +389,6 @@ async def test_https_and_this_machine_may_be_used(endpoint: str) -> None:
         pass
 
 
-def test_an_account_is_named_without_its_token() -> None:
-    first, second = SuperbedHost("https://a.example", TOKEN), SuperbedHost("https://a.example", "other")
-
-    assert first.fingerprint != second.fingerprint
-    assert TOKEN not in first.fingerprint
-    assert (first.name, first.label) == ("superbed", "Superbed")
-
-
 # -- Against the simulator, which was written without it --------------------------------------------------------------
 
 

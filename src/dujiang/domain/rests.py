@@ -40,7 +40,8 @@ class RestOrder:
     subject: Subject
     key: str
     code: str
-    """Machine-readable reason: `slot`, `network`, `account`, `disk`, `host`, `host_account`."""
+    """Machine-readable reason: `slot`, `network`, `account`, `disk`, `host`, `host_account`,
+    `host_refusals`."""
     detail: str
     rule: RestRule
 

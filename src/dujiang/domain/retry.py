@@ -27,6 +27,11 @@ FRESH_SUBMITS: Final = 2
 LINK_CHECKS: Final = 1
 
 
+def _doubling(waits: int, base_s: float, longest_s: float) -> tuple[float, ...]:
+    """So many waits, each twice as long as the one before."""
+    return tuple(min(longest_s, base_s * 2.0**n) for n in range(waits))
+
+
 @dataclass(frozen=True, slots=True)
 class RetryRules:
     """Who rests for how long after what, in real seconds (already scaled).
@@ -44,7 +49,7 @@ class RetryRules:
         cls, scale: float = 1.0, *, tries: int = 3, base_s: float = 2.0, longest_s: float = 10.0
     ) -> "RetryRules":
         """The figures that users of this vendor know: 2 → 4 → 8 s, at most 10; then an endpoint rests 10 … 120 s."""
-        waits = tuple(min(longest_s, base_s * 2.0**n) * scale for n in range(tries))
+        waits = _doubling(tries, base_s * scale, longest_s * scale)
         return cls(
             lane=RestRule(base_s * scale, longest_s * scale),
             endpoint=RestRule(10 * scale, 120 * scale, waits),
@@ -120,7 +125,7 @@ class UploadRules:
     ) -> "UploadRules":
         """The figures that users of this host know: 1 → 2 → 4 s, at most 5; then the host rests 10 … 120 s."""
         return cls(
-            waits=tuple(min(longest_s, base_s * 2.0**n) * scale for n in range(tries)),
+            waits=_doubling(tries, base_s * scale, longest_s * scale),
             host=RestRule(10 * scale, 120 * scale),
             account=RestRule(30 * scale, 600 * scale),
             # After 2 and 3 refusals in a row a while; after 4 (the fifth suspends the account) until somebody looks.

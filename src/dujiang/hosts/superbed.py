@@ -7,7 +7,6 @@ or is it this picture?
 
 import asyncio
 import errno
-import hashlib
 import json
 import re
 import ssl
@@ -63,11 +62,6 @@ class SuperbedHost:
         self._connect_s = min(connect_timeout_s, timeout_s / 2)
         trust: ssl.SSLContext | bool = tls or (httpx2.create_ssl_context() if url.scheme == "https" else False)
         self._client = open_client(url, keep_alive=4, tls=trust, transport=transport)
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the account without telling its token."""
-        return hashlib.sha256(self._token.encode()).hexdigest()[:12]
 
     async def publish(self, content: bytes, name: str) -> str:
         """The public link of a picture. See `ports.ImageHost`."""

@@ -18,6 +18,8 @@ LOOK_COST: Final = 0.2  # √s: at the median of 22 s a look every 0.7 s; ~21 lo
 ANY_TIME: Final = 1 / 1500  # a second: a job can fail at any age, so even a young one is looked at every ~8 s
 STEPS_OF_MEDIAN: Final = 50
 STUCK_WAIT_S: Final = 60.0  # an hour's job is not found ended much later than that
+SLOWER: Final = 0.3  # of the rate, after a look that came too fast
+ANSWERS_A_REFUSAL: Final = 100  # so many looks in order for each one that is refused
 SLOW_DOWN_AFTER: Final = 10.0  # medians: a job this old is stuck, and looking faster does not help it
 
 
@@ -39,9 +41,11 @@ class Pacer:
 
     def __init__(self, clock: Clock, queries_a_second: float = QUERIES_A_SECOND) -> None:
         self._clock = clock
-        self._rate = queries_a_second / clock.scale
+        self._most = self._rate = queries_a_second / clock.scale
         self._watches: set[Watch] = set()
         self._next_query_at = 0.0
+        self._line = 0
+        """Counts how often the line was formed anew."""
         self._quiet_until = 0.0
         self._naps: set[asyncio.Future[None]] = set()
         self.gaps = 0
@@ -62,8 +66,9 @@ class Pacer:
         if not at_once:
             await self._nap(self.wait_s(watch))
         while (wait_s := self._place_in_line()) > 0:
+            line = self._line
             await self._clock.sleep(wait_s)
-            if self._clock.elapsed() >= self._quiet_until:
+            if line == self._line:
                 return
 
     async def _nap(self, seconds: float) -> None:
@@ -92,9 +97,19 @@ class Pacer:
         return at - now
 
     def slow_down(self, for_s: float) -> None:
-        """The vendor says that it is asked too often: no look before `for_s` from now, not even one in line."""
-        self._quiet_until = max(self._quiet_until, self._clock.elapsed() + for_s)
-        self._next_query_at = max(self._next_query_at, self._quiet_until)
+        """The vendor says that it is asked too often: no query before `for_s` from now, not even one in line."""
+        self._next_query_at = self._quiet_until = max(self._quiet_until, self._clock.elapsed() + for_s)
+        self._line += 1
+
+    def too_fast(self, for_s: float) -> None:
+        """It says so of a look: from now on looks are rarer, too. Looks of one burst count once."""
+        if self._clock.elapsed() >= self._quiet_until:
+            self._rate *= 1 - SLOWER
+        self.slow_down(for_s)
+
+    def answered(self) -> None:
+        """A look was in order: by and by they may be as frequent as they are allowed to be."""
+        self._rate = min(self._most, self._rate * (1 + SLOWER / ANSWERS_A_REFUSAL))
 
     def wait_s(self, watch: Watch) -> float:
         """Seconds until the next look at this job."""

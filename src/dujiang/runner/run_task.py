@@ -183,6 +183,8 @@ class RunTask:
         except errors.StoreError as error:  # the database, or a picture that goes inline: nothing was sent
             return Verdict(Postponed(error.code, error.message), disk_rest(error, self._with.clock))
         except errors.ProviderError as error:
+            if isinstance(error, errors.TooFast):  # looks are requests, too
+                self._with.pacers.of(task.attempt.account_id).slow_down(error_pause_s(self._with.clock))
             slot_for_s = self._with.times.ceiling_s(task.attempt.lane_id)
             return after_submit(error, task, self._with.rules, slot_for_s=slot_for_s)
         return Verdict(Accepted(job.id, job.request_id))
@@ -293,6 +295,7 @@ class _Watching:
                 return event
 
     async def _seen(self, look: Look) -> Event | None:
+        self._pacer.answered()
         self._with.tell.looked(self._task, "done" if look.urls else "in_queue" if look.queued else "generating")
         if look.urls is not None:
             return Rendered(look.urls, self._run_s())
@@ -319,7 +322,7 @@ class _Watching:
         if over is not None:
             return over
         if isinstance(error, errors.TooFast):
-            self._pacer.slow_down(error_pause_s(clock))
+            self._pacer.too_fast(error_pause_s(clock))
             return None
         await self._not_answering(error)
         return None

@@ -14,7 +14,7 @@ from dujiang.domain.names import collision_key
 from dujiang.domain.requests import Request
 from dujiang.domain.task import Task
 from dujiang.engines.sql.records import note, record
-from dujiang.engines.sql.rows import TASK_ROWS, batch_of, event_text, request_of, request_text, task_of
+from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, batch_of, event_text, request_of, request_text, task_of
 from dujiang.engines.sql.schema import batches, events, tasks
 from dujiang.ports import Added, NewTask
 
@@ -22,7 +22,6 @@ _FINAL: Final = tuple(sorted(state.value for state in FINAL))
 _RETRYABLE: Final = tuple(sorted(state.value for state in FINAL - {State.SUCCEEDED}))
 _WAITING: Final = tuple(sorted(s.value for s, event in TRANSITIONS if event is Cancelled and s not in HELD))
 _RUNNING: Final = tuple(sorted(s.value for s in State if s not in FINAL and s.value not in _WAITING))
-_PAGE: Final = 500  # values in one IN list
 _INSERT: Final = sa.insert(tasks).values(
     {name: sa.bindparam(name) for name in ("batch_id", "row", "revision", "digest", "position", "name")}
     | {name: sa.bindparam(name) for name in ("name_key", "req_key", "request", "priority", "retry_of", "state")}
@@ -67,8 +66,8 @@ def set_priority(connection: sa.Connection, priority: int, batch_id: str | None,
         change = sa.update(batches).where(batches.c.id == batch_id).values(priority=priority)
         return connection.execute(change).rowcount
     changed = 0
-    for start in range(0, len(task_ids), _PAGE):
-        these = tasks.c.id.in_(task_ids[start : start + _PAGE])
+    for start in range(0, len(task_ids), IN_ONE_LIST):
+        these = tasks.c.id.in_(task_ids[start : start + IN_ONE_LIST])
         changed += connection.execute(sa.update(tasks).where(these).values(priority=priority)).rowcount
     return changed
 
@@ -98,8 +97,8 @@ def _own_names(
     """Each row with a name that no other picture of the batch has, on any file system: paid work is not overwritten."""
     keys = [collision_key(name) for _, name in wanted]
     taken: set[str] = set()
-    for start in range(0, len(keys), _PAGE):
-        page = keys[start : start + _PAGE]
+    for start in range(0, len(keys), IN_ONE_LIST):
+        page = keys[start : start + IN_ONE_LIST]
         query = sa.select(tasks.c.name_key).where(tasks.c.batch_id == batch_id, tasks.c.name_key.in_(page))
         taken.update(connection.execute(query).scalars())
     for (row, name), key in zip(wanted, keys, strict=True):
@@ -118,11 +117,11 @@ def _insert(connection: sa.Connection, values: Sequence[Mapping[str, Any]]) -> N
 
 def _newest(connection: sa.Connection, batch_id: str, rows: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
-    for start in range(0, len(rows), _PAGE):
+    for start in range(0, len(rows), IN_ONE_LIST):
         # Every revision, in order, rather than "the newest": asked for that, SQLite walks the whole batch.
         query = (
             sa.select(tasks.c.id, tasks.c.row, tasks.c.revision, tasks.c.digest)
-            .where(tasks.c.batch_id == batch_id, tasks.c.row.in_(rows[start : start + _PAGE]))
+            .where(tasks.c.batch_id == batch_id, tasks.c.row.in_(rows[start : start + IN_ONE_LIST]))
             .order_by(tasks.c.row, tasks.c.revision)
         )
         found.update({row["row"]: dict(row) for row in connection.execute(query).mappings()})

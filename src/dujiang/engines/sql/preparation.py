@@ -12,11 +12,10 @@ from dujiang.domain.task import Task
 from dujiang.engines.sql.budgets import batch_budget
 from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
 from dujiang.engines.sql.records import end_rest, record
-from dujiang.engines.sql.rows import TASK_ROWS, StoredRow, rest_of, task_of
+from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, StoredRow, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, IS_PREPARED, accounts, batches, references, rests, tasks
 from dujiang.ports import Ahead, Published, Turn, Worker
 
-_PAGE: Final = 500  # values in one IN list
 _UNDER_WAY: Final = sa.select(sa.func.count()).where(
     IS_HELD, tasks.c.owner.is_not(None), tasks.c.state == State.PREPARING.value
 )
@@ -97,9 +96,9 @@ def _room(connection: sa.Connection, ahead: Ahead, now: float) -> tuple[int, flo
 def published(connection: sa.Connection, sha256s: Sequence[str], host: str) -> dict[str, Published]:
     """Known links by content."""
     known: dict[str, Published] = {}
-    for start in range(0, len(sha256s), _PAGE):
+    for start in range(0, len(sha256s), IN_ONE_LIST):
         query = sa.select(references).where(
-            references.c.host == host, references.c.sha256.in_(sha256s[start : start + _PAGE])
+            references.c.host == host, references.c.sha256.in_(sha256s[start : start + IN_ONE_LIST])
         )
         for row in connection.execute(query).mappings():
             known[row["sha256"]] = Published(row["url"], max(row["published_at"], row["checked_at"] or 0.0))

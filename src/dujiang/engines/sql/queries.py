@@ -13,11 +13,10 @@ from dujiang.domain.batch import batch_state
 from dujiang.domain.lifecycle import State
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql.batches import counts
-from dujiang.engines.sql.rows import TASK_ROWS, request_of
+from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, request_of
 from dujiang.engines.sql.schema import attempts, batches, events, lane_events, lanes, references, tasks
 
 PAGE: Final = 50
-_CONTENTS: Final = 500  # values in one IN list: SQLite takes 32,766, and a page of 10,000 tasks has more references
 
 # A task with its newest attempt, and what its batch has to do with why it waits.
 _SHOWN: Final = TASK_ROWS.add_columns(
@@ -58,8 +57,8 @@ def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> lis
     wanted = [task for task in found if task["state"] in {State.QUEUED.value, State.PREPARING.value}]
     contents = sorted({content for task in wanted for content in task["contents"]})
     known: set[str] = set()
-    for start in range(0, len(contents), _CONTENTS):
-        page = contents[start : start + _CONTENTS]
+    for start in range(0, len(contents), IN_ONE_LIST):
+        page = contents[start : start + IN_ONE_LIST]
         known.update(connection.execute(sa.select(references.c.sha256).where(references.c.sha256.in_(page))).scalars())
     for task in wanted:
         task["published"] = (sum(content in known for content in task["contents"]), len(task["contents"]))

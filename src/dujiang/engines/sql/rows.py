@@ -18,6 +18,9 @@ from dujiang.engines.sql.schema import accounts, attempts, lanes, tasks
 
 _ENCODED: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # one for a million rows
 
+IN_ONE_LIST: Final = 500
+"""Values in one IN list: SQLite takes 32,766, and a page of 10,000 tasks has more references."""
+
 StoredRow = Mapping[Any, Any]
 """A row as SQLAlchemy gives it, by column name."""
 
