@@ -102,6 +102,11 @@ def test_what_the_table_does_not_know_is_refused(state: State, event: Event) -> 
         after(a_task(state), event)
 
 
+def test_a_refusal_names_the_event_and_the_state() -> None:
+    with pytest.raises(UnlawfulEvent, match=r"^Saved .* queued$"):
+        next_state(State.QUEUED, life.Saved())
+
+
 @pytest.mark.parametrize(
     ("state", "event"),
     [
