@@ -406,6 +406,17 @@ def test_four_admissions_pay_for_a_probe() -> None:
     assert refused(holding(3, tokens=0.5), Kind.PROBE, held=3).tokens == 0
 
 
+def test_twenty_probes_may_be_refused_before_any_has_to_be_paid_for() -> None:
+    belief, refusals = holding(3), 0
+    while refusals < 99 and asked(replace(belief, probe_at=NOW), Load(3)).kind is Kind.PROBE:
+        belief, refusals = refused(belief, Kind.PROBE, held=3), refusals + 1
+
+    assert refusals == 20
+    for _ in range(4):
+        belief = admitted(belief, Kind.ORDINARY, held=3)
+    assert asked(replace(belief, probe_at=NOW), Load(3)).kind is Kind.PROBE
+
+
 def test_a_hint_looks_now_and_soon_again() -> None:
     belief = BRIM.hinted(holding(3, probe_at=NOW + 500), NOW)
 
