@@ -6,9 +6,12 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MUTATION := .venv-mutation
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
 CODE := src tests benchmarks examples
 
-.PHONY: demo test check storm bench lock clean
+.PHONY: demo test check storm bench mutation lock clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -34,10 +37,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/limiter.py
 
+# From scratch each time: what mutmut keeps of an earlier run doesn't notice every change of a test. Not on Windows.
+mutation: $(MUTATION)/.ready
+	rm -rf mutants
+	$(MUTATION)/bin/mutmut run
+	$(MUTATION)/bin/python benchmarks/mutation.py
+
 # Needs uv; run it after a change of dependencies in pyproject.toml.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --output-file requirements-dev.lock
+	$(LOCK) --extra dev --output-file requirements-dev.lock
+	$(LOCK) --extra mutation --constraint requirements-dev.lock --output-file requirements-mutation.lock
 
 $(READY): pyproject.toml requirements-dev.lock
 	@for python in "$(PYTHON)" python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -49,5 +58,10 @@ $(READY): pyproject.toml requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
+$(MUTATION)/.ready: requirements-mutation.lock | $(READY)
+	$(BIN)/python -m venv --clear $(MUTATION)
+	$(MUTATION)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) $(MUTATION) mutants .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

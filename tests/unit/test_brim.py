@@ -89,6 +89,15 @@ def test_no_wait_is_longer_than_what_set_it_after_the_clock_went_back() -> None:
     assert belief.probe_at <= 100.0 + 1.15 * 10.0
 
 
+def test_after_a_verdict_the_second_look_is_soon_even_if_the_clock_goes_back() -> None:
+    brim = Brim(low=4)
+    probed = admitted(brim.start(), Kind.PROBE, held=5, brim=brim)
+    judged, _ = brim.permit(probed, Load(4), LOTS, NOW + 1)
+
+    assert asked(judged, Load(4), now=NOW + 1, brim=brim).again_s == pytest.approx(2 * NOTICE_S)
+    assert asked(judged, Load(4), now=NOW - 60, brim=brim).again_s == pytest.approx(2 * NOTICE_S)
+
+
 @pytest.mark.parametrize(
     ("former", "held", "at_once"),
     [(10, 10, 1), (10, 19, 1), (10, 20, 2), (100, 100, 1), (100, 114, 1), (100, 115, 2), (200, 217, 1), (200, 218, 2)],
@@ -159,6 +168,7 @@ def test_later_admissions_of_a_burst_raise_the_limit() -> None:
     assert raised.limit == 11
     assert raised.change_since(belief) == "admitted: 10 -> 11"
     assert admitted(belief, Kind.GROW, held=10).change_since(belief) is None
+    assert admitted(belief, Kind.GROW, held=10).why == "50430"  # it still stands where the refusal put it
 
 
 @pytest.mark.parametrize(
@@ -273,6 +283,7 @@ def test_jobs_that_end_at_once_dont_make_the_lane_frantic() -> None:
         ({}, Load(3), 1, Permit(0, why="full")),  # little left to do
         ({"limit": 9}, Load(9), 5, Permit(1, Kind.PROBE)),
         ({"limit": 9}, Load(9), 4, Permit(0, why="full")),
+        ({"limit": 8}, Load(8), 4, Permit(1, Kind.PROBE)),
         ({}, Load(2, unanswered=1), LOTS, Permit(0, why="full")),
         ({}, Load(4), LOTS, Permit(0, why="full")),
         ({"refusals": 1}, Load(3), LOTS, Permit(0, why="full")),
@@ -395,6 +406,17 @@ def test_four_admissions_pay_for_a_probe() -> None:
     assert refused(holding(3, tokens=0.5), Kind.PROBE, held=3).tokens == 0
 
 
+def test_twenty_probes_may_be_refused_before_any_has_to_be_paid_for() -> None:
+    belief, refusals = holding(3), 0
+    while refusals < 99 and asked(replace(belief, probe_at=NOW), Load(3)).kind is Kind.PROBE:
+        belief, refusals = refused(belief, Kind.PROBE, held=3), refusals + 1
+
+    assert refusals == 20
+    for _ in range(4):
+        belief = admitted(belief, Kind.ORDINARY, held=3)
+    assert asked(replace(belief, probe_at=NOW), Load(3)).kind is Kind.PROBE
+
+
 def test_a_hint_looks_now_and_soon_again() -> None:
     belief = BRIM.hinted(holding(3, probe_at=NOW + 500), NOW)
 
@@ -467,6 +489,7 @@ def test_the_first_wait_is_the_time_between_two_ends(limit: int, wait_s: float) 
 def test_during_a_climb_the_former_limit_says_how_long() -> None:
     assert refused(climbing(48), Kind.GROW, held=0).gate == NOW + 0.5
     assert refused(climbing(0), Kind.GROW, held=0).gate == NOW + 1
+    assert refused(replace(climbing(0), run_s=1.2), Kind.GROW, held=0).gate == NOW + 1  # as if it were one slot
 
 
 @pytest.mark.parametrize(("chance", "wait_s"), [(0.0, 0.9), (1.0, 1.1)])
@@ -574,7 +597,7 @@ def test_admitted_at_the_second_try_it_was_one() -> None:
 
     assert belief.settle_s == 0.3
     assert belief.settling == pytest.approx(0.6 + 0.2 * 0.4)
-    assert not belief.suspect
+    assert belief.suspect is False
 
 
 @pytest.mark.parametrize(
@@ -701,6 +724,12 @@ def test_the_pause_comes_after_every_refusal() -> None:
     assert refused(replace(belief, refusals=4), Kind.ORDINARY, held=9).gate > NOW + 5
     assert refused(climbing(pause_s=5.0), Kind.GROW, held=9).gate == NOW + 5
     assert refused(replace(belief, gate=NOW + 9), Kind.PROBE, held=10).gate == NOW + 9
+
+
+def test_a_pause_longer_than_a_run_is_kept_in_full() -> None:
+    belief = refused(holding(10, run_s=2.0, pause_s=5.0), Kind.PROBE, held=10)
+
+    assert asked(belief, Load(9)) == Permit(0, why="refused", again_s=5.0)
 
 
 @pytest.mark.parametrize(
@@ -837,6 +866,14 @@ def test_what_is_learned_from_refusals_is_scaled_too() -> None:
     assert aftermath(holding(9, punished=0.5), was_refused=True, since_s=0.9, brim=brim).pause_s == pytest.approx(1.35)
     assert aftermath(holding(9, punished=0.5), was_refused=True, since_s=1.1, brim=brim).punished == 0.5
     assert aftermath(holding(9, punished=0.9, pause_s=1.9), was_refused=True, brim=brim, since_s=2.0).pause_s == 2.0
+
+
+def test_waits_and_looks_are_scaled_too() -> None:
+    brim = BRIM.scaled(0.1)
+
+    assert refused(holding(200, run_s=2.4), Kind.ORDINARY, held=199, brim=brim).gate == pytest.approx(NOW + 0.025)
+    assert brim.hinted(holding(3, run_s=0.3), NOW).probe_every_s == pytest.approx(0.2)
+    assert refused(holding(1, probe_every_s=80.0), Kind.PROBE, held=1, brim=brim).probe_every_s == pytest.approx(90)
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Random events never reach an unlawful state, and no second submit happens without proof or a decision."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import pytest
 from hypothesis import settings
@@ -100,6 +101,18 @@ def test_what_the_table_does_not_know_is_refused(state: State, event: Event) -> 
         next_state(state, event)
     with pytest.raises(UnlawfulEvent):
         after(a_task(state), event)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_what_has_happened_can_not_be_changed(event: Event) -> None:
+    for told in fields(event):
+        with pytest.raises(AttributeError):
+            setattr(event, told.name, getattr(event, told.name))
+
+
+def test_a_refusal_names_the_event_and_the_state() -> None:
+    with pytest.raises(UnlawfulEvent, match=r"^Saved .* queued$"):
+        next_state(State.QUEUED, life.Saved())
 
 
 @pytest.mark.parametrize(

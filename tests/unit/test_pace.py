@@ -83,6 +83,7 @@ def test_rule_11_a_clock_that_went_back_lengthens_no_wait() -> None:
     pace = Pace().too_fast(NOW, 2)
 
     assert pace.permit(3, NOW - 3600) == (1, None)
+    assert pace.permit(3, NOW - 0.5) == (1, None)
     assert pace.too_fast(NOW - 3600, 2).slowed_at == NOW - 3600
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dujiang.domain import errors, retry
+from dujiang.domain.belief import Kind
 from dujiang.domain.errors import ProvenUncharged, ProviderError
 from dujiang.domain.lifecycle import (
     Blocked,
@@ -21,7 +22,7 @@ from dujiang.domain.lifecycle import (
     Vanished,
     next_state,
 )
-from dujiang.domain.rests import Subject
+from dujiang.domain.rests import RestOrder, Subject
 from dujiang.domain.retry import LookHistory, RetryRules, Verdict, after_look, after_submit
 from tests.builders import ENDPOINT, a_request, a_task, an_attempt
 
@@ -90,6 +91,37 @@ def test_what_follows_a_submit(
     next_state(State.SUBMITTING, verdict.event)  # lawful
 
 
+@pytest.mark.parametrize(
+    ("error", "rest"),
+    [
+        (
+            errors.LaneFull("x", vendor_code="50430"),
+            RestOrder(Subject.LANE, "3", "slot", "50430", RULES.lane),
+        ),
+        (errors.LaneFull("x"), RestOrder(Subject.LANE, "3", "slot", "", RULES.lane)),
+        (
+            errors.AccountRefused("not opened", why="model"),
+            RestOrder(Subject.LANE, "3", "account", "model: not opened", RULES.account),
+        ),
+        (
+            errors.AccountRefused("bad key"),
+            RestOrder(Subject.ACCOUNT, "2", "account", "auth: bad key", RULES.account),
+        ),
+        (errors.EndpointDown("no route"), RestOrder(Subject.ENDPOINT, ENDPOINT, "network", "no route", RULES.endpoint)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whoever_rests_is_told_why_and_by_its_own_rule(error: ProviderError, rest: RestOrder) -> None:
+    assert submitted(error).rest == rest
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_lane_that_finds_its_limit_itself_needs_no_rest(kind: Kind) -> None:
+    verdict = submitted(errors.LaneFull("x", vendor_code="50430"), attempt=an_attempt(kind=kind))
+
+    assert verdict == Verdict(Postponed("slot", "x"))
+
+
 def test_every_error_of_a_provider_is_in_the_table() -> None:
     assert {type(error) for error, *_ in SUBMITS} == set(every(ProviderError))
 
@@ -145,7 +177,15 @@ def test_rule_9_the_endpoint_rests_as_its_tries_say_and_then_for_longer() -> Non
 
 
 def test_rule_9_a_full_lane_waits_2_4_8_at_most_10_seconds() -> None:
-    assert [RULES.lane.length_s(before) for before in range(5)] == [2, 4, 8, 10, 10]
+    assert [RetryRules.classic().lane.length_s(before) for before in range(5)] == [2, 4, 8, 10, 10]
+
+
+def test_what_nobody_has_set_is_what_users_of_this_vendor_know() -> None:
+    rules = RetryRules.classic()
+
+    assert [rules.endpoint.length_s(before) for before in range(8)] == [2, 4, 8, 10, 20, 40, 80, 120]
+    assert [rules.account.length_s(before) for before in range(6)] == [30, 60, 120, 240, 480, 600]
+    assert RetryRules.classic(tries=5).endpoint.tries == (2, 4, 8, 10, 10)
 
 
 def test_the_scale_shortens_every_rest() -> None:
@@ -153,20 +193,17 @@ def test_the_scale_shortens_every_rest() -> None:
 
     assert [rules.endpoint.length_s(before) for before in range(4)] == pytest.approx([0.1, 0.2, 1.0, 2.0])
     assert [rules.lane.length_s(before) for before in range(5)] == pytest.approx([0.1, 0.2, 0.4, 0.5, 0.5])
-    assert rules.account.length_s(99) == pytest.approx(60)
+    assert rules.endpoint.length_s(99) == pytest.approx(12)
+    assert [rules.account.length_s(before) for before in (0, 99)] == pytest.approx([3, 60])
 
 
 def test_a_refused_output_is_submitted_afresh_at_most_twice_whoever_refuses() -> None:
-    fresh, submits = 0, 1
-    while True:
-        event = looked(errors.OutputBlocked("x"), fresh_submits=fresh)
-        if not isinstance(event, OutputRefused):
-            break
-        fresh, submits = fresh + 1, submits + 1
+    error = errors.OutputBlocked("x", vendor_code="50511")
 
-    assert submits == 3
-    assert isinstance(event, Blocked)
-    assert isinstance(submitted(errors.OutputBlocked("x"), fresh_submits=fresh).event, Blocked)
+    events = [looked(error, fresh_submits=fresh) for fresh in range(4)]
+
+    assert events == [OutputRefused("50511", "x")] * 2 + [Blocked("50511", "x")] * 2
+    assert submitted(error, fresh_submits=2).event == Blocked("50511", "x")
 
 
 LOOKS: list[tuple[ProviderError, Event | None]] = [
@@ -207,6 +244,7 @@ def test_rule_10_a_delivered_job_whose_addresses_can_not_be_had_again_is_lost(er
     event = looked(error, attempt=an_attempt(delivered=True))
 
     assert isinstance(event, Vanished)
+    assert event == Vanished(error.vendor_code or error.code, "x")  # what the vendor said stays readable
 
 
 # -- Answers that must stay the same ----------------------------------------------------------------------------------
