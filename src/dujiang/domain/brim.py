@@ -156,7 +156,7 @@ class Brim:
 
     def _shortened(self, belief: Belief, now: float) -> Belief:
         """No moment to wait for is farther away than the longest wait that can have set it."""
-        gate = min(belief.gate, now + max(1.4 * belief.run_s, belief.pause_s, self.scale))
+        gate = min(belief.gate, now + max(1.4 * belief.run_s, belief.pause_s))
         verdict_at = min(belief.verdict_at, now + self.notice_s) if belief.verdict_at < NEVER else NEVER
         probe_at = belief.probe_at
         if probe_at < NEVER:
@@ -231,7 +231,7 @@ class Brim:
             return self._gated(belief, load, now, chance)
         if belief.former and held <= belief.former + self._slack(belief.former, belief):  # nothing new
             unseen = self._unseen(held, belief)
-            level = max(min(held, belief.former), round(held - unseen) if unseen else 0)
+            level = max(min(held, belief.former), round(held - unseen))
             belief = self._rarer(belief, now)
         else:
             level = held
