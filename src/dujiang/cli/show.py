@@ -17,6 +17,12 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Plain lines; a terminal breaks the long ones."""
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
