@@ -6,6 +6,7 @@ Order of precedence: flag, environment, `./dujiang.toml`, `$DUJIANG_HOME/dujiang
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -296,6 +297,8 @@ class Settings(BaseSettings):
         problems += [
             ("accounts", text("setting_no_key", account=account.name)) for account in found if not account.keys
         ]
+        names = Counter(account.name for account in found)
+        problems += [("accounts", text("setting_name_twice", account=name)) for name in names if names[name] > 1]
         if problems:
             raise SettingsInvalid(problems)
         return found

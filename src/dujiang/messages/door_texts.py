@@ -370,6 +370,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{one!r} and {other!r} have the same access key: remove one",
     ),
     "setting_no_key": (
+    "setting_name_twice": (
+        "有两个账号都叫“{account}”，请改名，或把密钥写进同一个账号的 keys",
+        "two accounts are called {account!r}: rename one, or put their keys into one account's keys",
+    ),
         "“{account}”没有完整的密钥，请写 access_key 和 secret_key",
         "{account!r} has no key: give access_key and secret_key",
     ),
