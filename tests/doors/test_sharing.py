@@ -1,12 +1,14 @@
 """Sharing what is scarce, as a user steers it: accounts, pauses, budgets, priorities, programs beside each other."""
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection
 
 import httpx2
 import pytest
+from rich.cells import cell_len
 
 from dujiang.simulator import RunningSimulator
 
@@ -217,6 +219,25 @@ def test_an_account_that_was_refused_rests_until_its_key_is_tested_well(
     assert resting["next_look_in_s"] is not None
     assert (refused, still, accepted) == (4, "resting", 0)
     assert account(studio, "default")["state"] == "active"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_in_a_narrow_terminal_only_the_reason_is_cut(
+    studio: Studio, vendor: RunningSimulator, monkeypatch: pytest.MonkeyPatch, lang: str
+) -> None:
+    studio.set(VOLCENGINE_SECRET_KEY="d3Jvbmc=", DUJIANG_TIME_SCALE=1)
+    a_sheet(studio, "cat", 1)
+    studio.run("run", "cat.csv")
+    into_a_file = studio.run("--lang", lang, "accounts", "list").out.splitlines()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", studio.run("--lang", lang, "accounts", "list").out).splitlines()
+
+    assert into_a_file[0].split() == shown[0].split()
+    assert "account(auth)" in shown[1]
+    assert shown[1].count("…") == 1
+    assert max(cell_len(line) for line in shown) <= 80
 
 
 # -- accounts: stopping them ------------------------------------------------------------------------------------------

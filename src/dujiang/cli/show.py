@@ -61,7 +61,8 @@ def _fitted(needed: Sequence[int], wide: Sequence[int], room: int) -> list[int]:
     left = room - sum(width for number, width in enumerate(needed) if number not in wide)
     for place, number in enumerate(wide):
         share = left // (len(wide) - place)
-        widths[number] = max(8, min(needed[number], max(share, left - sum(needed[n] for n in wide[place + 1 :]))))
+        wished = max(8, share, left - sum(needed[n] for n in wide[place + 1 :]))
+        widths[number] = min(needed[number], wished)
         left -= widths[number]
     return widths
 
