@@ -291,6 +291,27 @@ def test_with_every_account_stopped_all_wait_and_say_so(studio: Studio, make_ven
     assert (process.end().code, why, sent) == (0, {"paused(account)"}, 0)
 
 
+def test_lanes_of_an_endpoint_or_account_of_former_days_have_no_say(studio: Studio, make_vendor: MakeVendor) -> None:
+    former = use_two_accounts(studio, make_vendor)
+    finish_all(former)
+    a_sheet(studio, "dog", 4)
+    studio.run("run", "dog.csv")
+    vendor = use_two_accounts(studio, make_vendor)
+    access, secret = KEYS["two"]
+    studio.set(DUJIANG_ACCOUNTS=json.dumps([{"name": "two", "access_key": access, "secret_key": secret}]))
+    a_sheet(studio, "cat", 2)
+    process = start(studio, "cat")
+    eventually(lambda: running(vendor) == {"two": 1})
+
+    why = reasons(studio)
+    studio.set(DUJIANG_ACCOUNTS=None, VOLCENGINE_ACCESS_KEY=None)
+    without_keys = reasons(studio)
+    finish_all(vendor)
+
+    assert (why, process.end().code) == ({"slot(two/jimeng_t2i_v40, 1/1)"}, 0)
+    assert without_keys == {"slot(one/jimeng_t2i_v40, 0/1)"}  # nobody knows which lanes are meant
+
+
 # -- pausing everything -----------------------------------------------------------------------------------------------
 
 
