@@ -342,6 +342,23 @@ def test_while_everything_is_paused_no_program_submits_and_what_runs_is_collecte
     assert paid_once(slow)
 
 
+def test_a_pause_of_everything_outlives_programs_and_does_not_keep_them_from_leaving(
+    studio: Studio, vendor: RunningSimulator
+) -> None:
+    a_sheet(studio, "cat", 2)
+    studio.run("pause")
+    process = start(studio, "cat")
+    process.until("paused(all)")
+
+    studio.run("batch", "cancel", "cat")
+    told = process.end()
+    again = studio.run("run", "cat.csv")
+
+    assert (told.code, told.json["counts"], again.code) == (0, {"cancelled": 2}, 0)
+    assert "dujiang resume" in again.err
+    assert vendor.ledger()["submits"] == 0
+
+
 # -- budgets ----------------------------------------------------------------------------------------------------------
 
 
@@ -448,6 +465,21 @@ def test_while_jobs_run_the_rest_says_that_the_day_is_used_up(studio: Studio, sl
     assert (why, process.end().code, slow.ledger()["accepted"]) == ({"budget(1/1)"}, 5, 2)
 
 
+@pytest.mark.parametrize("budget", ["batch", "day"])
+def test_two_programs_at_once_never_overdraw(studio: Studio, vendor: RunningSimulator, budget: str) -> None:
+    a_sheet(studio, "cat", 12)
+    a_sheet(studio, "dog", 12)
+    flags = ["--max-images", "5"] if budget == "batch" else []
+    if budget == "day":
+        studio.run("accounts", "cap", "default", "5")
+    words = ["cat", "cat"] if budget == "batch" else ["cat", "dog"]
+
+    told = [process.end() for process in [start(studio, word, *flags) for word in words]]
+
+    assert [one.code for one in told] == [5, 5], told
+    assert (vendor.ledger()["accepted"], paid_once(vendor)) == (5, True)
+
+
 def test_a_cap_is_as_the_settings_say_until_it_is_set_for_everybody(studio: Studio, vendor: RunningSimulator) -> None:
     entry = {"name": "a", "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "daily_images": 1}
     studio.set(DUJIANG_ACCOUNTS=json.dumps([entry]))
@@ -539,6 +571,17 @@ def test_tasks_of_a_batch_are_put_first_while_it_runs(studio: Studio, slow: Runn
 
     assert ([one.code for one in told], process.end().code) == ([0, 0], 0)
     assert [job["prompt"] for job in slow.ledger()["charges"]] == ["cat 1", "cat 4", "cat 3", "cat 2"]
+
+
+def test_the_lowest_priority_is_late_and_not_forgotten(studio: Studio, slow: RunningSimulator) -> None:
+    studio.set(DUJIANG_PRIORITY_AGEING=0.2)  # a hundred points are soon made up for
+    processes = two_programs(studio, slow, "--priority", "-100")
+
+    while "dog" not in submitted(slow):
+        finish_oldest(slow)
+
+    assert slow.ledger()["accepted"] < 30
+    assert all_is_done_and_paid_once(slow, processes, 50)
 
 
 @needs_signals
