@@ -416,6 +416,19 @@ def test_a_task_that_may_bring_many_images_is_not_begun_with_less_than_it_may_co
     assert studio.run("batch", "show", "cat", "--json").json["images_taken"] == vendor.ledger()["images"]
 
 
+def test_progress_says_that_the_budget_is_less_than_the_next_task_may_cost(
+    studio: Studio, slow: RunningSimulator
+) -> None:
+    studio.write("cat.csv", "prompt,force_single", "a,false", "b,false")
+    process = start(studio, "cat", "--max-images", "20")
+
+    process.until("budget(15/20)")
+    why = reasons(studio)
+    finish_all(slow)
+
+    assert (why, process.end().code, slow.ledger()["accepted"]) == ({"budget(15/20)"}, 5, 1)
+
+
 def test_a_refused_submit_costs_nothing_of_the_budget(studio: Studio, vendor: RunningSimulator) -> None:
     studio.sheet("cat.csv", "[sim:50412] blocked", "[sim:50430 once] a", "b")
 
