@@ -58,6 +58,11 @@ def endpoint_url(endpoint: str) -> httpx2.URL:
     return url.copy_with(path=url.path.rstrip("/") + "/")
 
 
+def endpoint_name(endpoint: str) -> str:
+    """As it is stored and shown, however it was written. ValueError as `endpoint_url`."""
+    return str(endpoint_url(endpoint)).rstrip("/")
+
+
 def open_client(
     url: httpx2.URL,
     *,

@@ -6,6 +6,7 @@ Order of precedence: flag, environment, `./dujiang.toml`, `$DUJIANG_HOME/dujiang
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from dujiang.messages import text
 from dujiang.storage import keyring_entries
 
 FILE_NAME = "dujiang.toml"
+DEFAULT_ACCOUNT: Final = "default"
 
 
 class SettingsInvalid(DujiangError):
@@ -291,11 +293,13 @@ class Settings(BaseSettings):
         found = [entry.account() for entry in self.accounts]
         if not found and self.volcengine_access_key and self.volcengine_secret_key:
             key = Key(revealed(self.volcengine_access_key), revealed(self.volcengine_secret_key))
-            found = [Account("default", (key,))]
+            found = [Account(DEFAULT_ACCOUNT, (key,))]
         problems = [("accounts", text("setting_key_twice", one=one, other=other)) for one, other in shared_keys(found)]
         problems += [
             ("accounts", text("setting_no_key", account=account.name)) for account in found if not account.keys
         ]
+        names = Counter(account.name for account in found)
+        problems += [("accounts", text("setting_name_twice", account=name)) for name in names if names[name] > 1]
         if problems:
             raise SettingsInvalid(problems)
         return found

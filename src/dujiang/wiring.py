@@ -11,8 +11,8 @@ from urllib.request import getproxies
 import sqlalchemy as sa
 import stamina
 
-from dujiang.connections import endpoint_url, is_loopback, open_client
-from dujiang.domain.accounts import Account
+from dujiang.connections import endpoint_name, endpoint_url, is_loopback, open_client
+from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
 from dujiang.domain.errors import DujiangError
 from dujiang.domain.lifecycle import State
@@ -26,7 +26,7 @@ from dujiang.hosts.superbed import SuperbedHost
 from dujiang.messages import text
 from dujiang.ports import Clock, Engine, ImageHost, ImageStore, Log, Provider, ReferenceCheck
 from dujiang.providers.jimeng import probe as probing
-from dujiang.providers.jimeng.models import MODELS
+from dujiang.providers.jimeng.models import MODELS, some_product
 from dujiang.providers.jimeng.probe import Probe
 from dujiang.providers.jimeng.provider import JimengProvider, Timeouts
 from dujiang.providers.jimeng.proxies import proxy_to
@@ -237,6 +237,12 @@ def retry_rules(settings: Settings) -> RetryRules:
         base_s=settings.jimeng_backoff,
         longest_s=settings.jimeng_backoff_max,
     )
+
+
+async def open_lane(settings: Settings, engine: Engine, account: Account) -> Lane:
+    """A lane of the account, which is known from then on. Raises `EndpointRefused`."""
+    check_address(settings.jimeng_endpoint)
+    return await engine.lane(endpoint_name(settings.jimeng_endpoint), account, some_product(account))
 
 
 def accounts_of(settings: Settings) -> list[Account]:

@@ -135,6 +135,55 @@ def test_a_flag_that_cannot_be_used(studio: Studio, vendor: RunningSimulator, fl
     assert way in said
 
 
+# -- steering
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("batch priority dogs 5", "there is no batch dogs"),
+        ("batch priority cats 101", "at most 100"),
+        ("batch priority cats -101", "at least -100"),
+        ("batch priority cats high", "whole number"),
+        ("batch priority cats", "PRIORITY is missing"),
+        ("batch budget dogs 5", "there is no batch dogs"),
+        ("batch budget cats 0", "above 0, or none"),
+        ("batch budget cats -1", "-1"),
+        ("batch budget cats many", "above 0, or none"),
+        ("batch budget cats", "IMAGES is missing"),
+        ("tasks priority 5 99", "tasks that do not exist: 1"),
+        ("tasks priority -101 1", "at least -100"),
+        ("tasks priority high 1", "whole number"),
+        ("tasks priority 5", "TASK is missing"),
+        ("accounts test nobody", "Known: default"),
+        ("accounts pause nobody", "Known: default"),
+        ("accounts drain nobody", "Known: default"),
+        ("accounts resume nobody", "Known: default"),
+        ("accounts cap nobody 5", "Known: default"),
+        ("accounts cap default 0", "above 0, none (no cap) or default"),
+        ("accounts cap default -5", "-5"),
+        ("accounts cap default many", "above 0, none (no cap) or default"),
+        ("accounts pause", "ACCOUNT is missing"),
+        ("pause cats", "not understood: cats"),
+        ("resume cats", "not understood: cats"),
+        ("run cats.csv --priority 101", "--priority"),
+        ("run cats.csv --priority high", "whole number"),
+        ("run cats.csv --max-images 0", "at least 1"),
+        ("run cats.csv --max-images many", "whole number"),
+    ],
+)
+def test_steering_that_cannot_be(studio: Studio, vendor: RunningSimulator, command: str, words: str) -> None:
+    studio.sheet("cats.csv", "a")
+    studio.use("http://127.0.0.1:9")
+    studio.run("run", "cats.csv")  # the batch is there, and nothing of it was submitted
+    before = studio.run("batch", "show", "cats", "--json").json
+
+    said = refused(studio, vendor, *command.split())
+
+    assert words in said
+    assert studio.run("batch", "show", "cats", "--json").json == before
+
+
 # -- keys, endpoint, settings
 
 
@@ -181,6 +230,13 @@ def test_a_proxy_that_is_not_known(studio: Studio, vendor: RunningSimulator) -> 
         (["[[accounts]]", "name = 'a'", "acces_key = 'hush-hush'"], ["accounts.0.acces_key", "no such setting"]),
         (["[[accounts]]", "name = 'a'", "access_key = 'hush-hush'"], ["'a'", "secret_key"]),
         (["secret = hush-hush"], ["TOML", "line 1"]),
+        (
+            [
+                *("[[accounts]]", "name = 'a'", "access_key = 'hush-hush1'", "secret_key = 'hush-hush'"),
+                *("[[accounts]]", "name = 'a'", "access_key = 'hush-hush2'", "secret_key = 'hush-hush'"),
+            ],
+            ["two accounts are called 'a'"],
+        ),
     ],
 )
 @pytest.mark.parametrize("place", [".", "home"])
@@ -197,7 +253,7 @@ def test_bad_settings_name_file_and_setting_and_never_the_value(
 
     assert [word for word in words if word not in said] == [], said
     assert "hush-hush" not in said
-    if "secret_key" not in words:  # that one is known only when all are read
+    if lines[0] != "[[accounts]]" or "such" in words[-1]:  # the others are known only when all are read
         assert str(path.resolve()) in said
 
 

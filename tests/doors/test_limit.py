@@ -1,11 +1,13 @@
 """The limit that finds itself, as a user meets it who sets nothing."""
 
+import json
 import re
 
 import pytest
+from rich.cells import cell_len
 
 from .conftest import MakeVendor
-from .studio import Studio
+from .studio import ACCESS_KEY, SECRET_KEY, Studio
 
 
 @pytest.fixture
@@ -31,7 +33,58 @@ def test_who_sets_nothing_finds_the_quota_and_sees_it(unset: Studio, make_vendor
     assert (lane["lane"], lane["limit"], lane["slots"], lane["in_use"]) == ("default/jimeng_t2i_v40", "auto", 2, 0)
     assert lane["refusals"] == vendor.ledger()["refused"]["50430"]
     assert lane["events"][0]["what"] == "50430: climbing -> 2"
-    assert re.search(r"default/jimeng_t2i_v40 +auto +2 +0 ", table.out)
+    assert re.search(r"default/jimeng_t2i_v40 +auto +0/2 +\d of \d\d ", table.out)
+    assert "believes in 2 (more was refused, 50430)" in table.out
+
+
+def test_limit_show_tells_what_happened_what_is_believed_and_what_stands_in_the_way(
+    unset: Studio, make_vendor: MakeVendor
+) -> None:
+    make_vendor(limit=2, run_fixed_s=10.0, queue_s=0.0)
+    unset.sheet("cats.csv", *(f"cat {number}" for number in range(20)))
+    unset.run("run", "cats.csv")
+    (lane,) = unset.run("limit", "show", "--json").lines
+    unset.run("accounts", "pause", "default")
+    (stopped,) = unset.run("limit", "show", "--json").lines
+
+    assert lane.keys() >= {
+        "lane", "endpoint", "limit", "slots", "in_use", "reason", "submits", "refusals", "median_run_s", "p95_run_s",
+        "next_look_in_s", "submit_every_s", "fell_from", "belief", "events",
+    }  # fmt: skip
+    assert 0 < lane["median_run_s"] <= lane["p95_run_s"]
+    assert (lane["reason"], lane["submit_every_s"], lane["fell_from"]) == (None, None, None)
+    assert stopped["reason"] == "paused(account)"
+    assert "nothing is submitted now: paused(account)" in unset.run("limit", "show").out
+    assert "现在不提交：paused(account)" in unset.run("--lang", "zh", "limit", "show").out
+
+
+def test_a_lane_whose_account_was_too_fast_says_how_it_is_slowed_down(unset: Studio, make_vendor: MakeVendor) -> None:
+    make_vendor(submit_qps=0.2, run_fixed_s=1.0)
+    unset.sheet("cats.csv", *"abcdefgh")
+
+    assert unset.run("run", "cats.csv").code == 0
+
+    assert unset.run("limit", "show", "--json").lines[0]["submit_every_s"] > 0
+    assert "its account was too fast: one submit each" in unset.run("limit", "show").out
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_name_of_a_lane_is_whole_in_a_narrow_terminal(
+    unset: Studio, make_vendor: MakeVendor, monkeypatch: pytest.MonkeyPatch, lang: str
+) -> None:
+    vendor = make_vendor(run_fixed_s=1.0)
+    key = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+    unset.set(DUJIANG_ACCOUNTS=json.dumps([{"name": "the-studio-in-shenzhen"} | key]))
+    unset.sheet("cats.csv", "a")
+    unset.run("run", "cats.csv")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", unset.run("--lang", lang, "limit", "show").out)
+
+    assert vendor.ledger()["accepted"] == 1
+    assert "the-studio-in-shenzhen/jimeng_t2i_v40\n" in shown
+    assert max(cell_len(line) for line in shown.splitlines()) <= 80
 
 
 def test_a_hint_is_taken_and_one_for_nobody_is_refused(unset: Studio, make_vendor: MakeVendor) -> None:

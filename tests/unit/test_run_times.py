@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dujiang.domain.run_times import REMEMBERED, Lognormal, RunTimes, ceiling_s
+from dujiang.domain.run_times import REMEMBERED, Lognormal, RunTimes, ceiling_s, percentile_s
 
 FITS = st.builds(Lognormal, st.floats(0.05, 900), st.floats(0.05, 2))
 
@@ -134,3 +134,16 @@ def test_rule_4_no_run_that_was_seen_is_longer_than_the_ceiling(seen_s: list[flo
     ceiling = ceiling_s(seen_s, 120.0)
 
     assert all(run_s <= ceiling for run_s in seen_s[-REMEMBERED:])
+
+
+@pytest.mark.parametrize(
+    ("seen", "part", "expected"),
+    [
+        ([7.0], 0.95, 7.0),
+        ([3.0, 1.0, 2.0], 0.5, 2.0),
+        ([float(n) for n in range(1, 101)], 0.95, 95.0),
+        ([1.0, 9.0], 0.95, 9.0),
+    ],
+)
+def test_a_percentile_is_a_run_time_that_was_seen(seen: list[float], part: float, expected: float) -> None:
+    assert percentile_s(seen, part) == expected

@@ -21,6 +21,7 @@ from dujiang.messages import text
 from dujiang.ports import AccountUse, LaneUse
 from dujiang.runner.clock import midnight_before
 from dujiang.runner.progress import day_cap
+from dujiang.settings import Settings
 
 
 def list_all(home: Path | None, *, as_json: bool) -> int:
@@ -60,13 +61,15 @@ def _shown(
     in_use = sum(lane_use.in_use for lane_use in mine)
     cap = day_cap(use, configured.daily_images if configured else None)
     rest = _rest_of(use, mine, resting)
+    message = ""
     if configured is None:
         state, why = "unconfigured", None
     elif use is not None and use.stopped:
         state = "drained" if use.stopped == "draining" and not in_use else use.stopped
         why = "paused(account)"
     elif rest is not None:
-        state, why = "resting", f"account({rest.detail})"
+        code, _, message = rest.detail.partition(": ")
+        state, why = "resting", f"account({code})"
     elif use is not None and cap is not None and use.images_today >= cap:
         state, why = "capped", f"budget({use.images_today}/{cap})"
     else:
@@ -76,6 +79,7 @@ def _shown(
         "account": name,
         "state": state,
         "reason": why,
+        "message": message or None,
         "next_look_in_s": round(rest.remaining_s(now), 1) if rest is not None else None,
         "in_use": in_use,
         "images_today": use.images_today if use is not None else 0,
@@ -105,7 +109,7 @@ def _row(account: Mapping[str, Any]) -> list[object]:
     return [
         account["account"],
         text(f"account_{account['state']}"),
-        account["reason"] or "",
+        f"{account['reason'] or ''} {account['message'] or ''}".strip(),
         account["in_use"],
         account["images_today"] if cap is None else f"{account['images_today']}/{cap}",
         len(account["keys"]),
@@ -167,13 +171,14 @@ async def _end_rests(engine: SqlEngine, names: set[str]) -> None:
 
 def stop(name: str, home: Path | None, stopped: str | None) -> int:
     """Pause, drain or resume."""
-    left = change(settings_of(home), lambda engine: _stop(engine, name, stopped))
+    settings = settings_of(home)
+    left = change(settings, lambda engine: _stop(settings, engine, name, stopped))
     say(text(f"account_now_{stopped or 'active'}", account=name, count=left))
     return Exit.OK
 
 
-async def _stop(engine: SqlEngine, name: str, stopped: str | None) -> int:
-    account = await _stored(engine, name)
+async def _stop(settings: Settings, engine: SqlEngine, name: str, stopped: str | None) -> int:
+    account = await _stored(settings, engine, name)
     await engine.stop_account(account.id, stopped)
     return sum(use.in_use for use in await engine.lanes() if use.lane.account_id == account.id)
 
@@ -182,23 +187,32 @@ def cap(name: str, images: str, home: Path | None) -> int:
     """At most so many images a day, for everybody; `none` lifts it, `default` leaves it to the settings."""
     words = {"none": 0, "default": None}
     if images not in words and not (images.isdecimal() and int(images) > 0):
-        raise Refused("images_unknown", value=images)
-    most = words[images] if images in words else int(images)
+        raise Refused("cap_unknown", value=images)
+    settings = settings_of(home)
 
-    async def set_cap(engine: SqlEngine) -> None:
-        await engine.cap_account((await _stored(engine, name)).id, most)
+    async def set_cap(engine: SqlEngine) -> int | None:
+        account = await _stored(settings, engine, name)
+        await engine.cap_account(account.id, words[images] if images in words else int(images))
+        daily_images = {entry.name: entry.daily_images for entry in settings.configured_accounts()}
+        return day_cap(await _stored(settings, engine, name), daily_images.get(name))
 
-    change(settings_of(home), set_cap)
-    say(text("account_cap_now" if most else "account_cap_none", account=name, images=most))
+    most = change(settings, set_cap)
+    say(text("account_cap_none" if most is None else "account_cap_now", account=name, images=most))
     return Exit.OK
 
 
-async def _stored(engine: SqlEngine, name: str) -> AccountUse:
-    accounts = await engine.accounts(time.time())
-    found = next((account for account in accounts if account.name == name), None)
-    if found is None:
-        raise _unknown(name, [account.name for account in accounts])
-    return found
+async def _stored(settings: Settings, engine: SqlEngine, name: str) -> AccountUse:
+    """The account as everybody shares it; one that is configured and was never used is known from now on."""
+    from dujiang import wiring
+
+    configured = {account.name: account for account in settings.configured_accounts()}
+    accounts = {account.name: account for account in await engine.accounts(midnight_before(time.time()))}
+    if name in configured and name not in accounts:
+        await wiring.open_lane(settings, engine, configured[name])
+        accounts = {account.name: account for account in await engine.accounts(midnight_before(time.time()))}
+    if name not in accounts:
+        raise _unknown(name, [*{**configured, **accounts}])
+    return accounts[name]
 
 
 def pause_everything(home: Path | None, *, paused: bool) -> int:

@@ -103,6 +103,8 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
             await _retry_failed(engine, batch)
         if batch.paused:
             say(text("run_paused", batch=batch.name))
+        if await engine.everything_is_paused():
+            say(text("run_all_paused"))
         with wiring.open_log(settings) as log:
             end, rate = await _work(wish, settings, engine, clock, batch, rows, limit, log)
         counts = await engine.counts(batch.id)

@@ -17,6 +17,12 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Plain lines; a terminal breaks the long ones."""
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
@@ -55,7 +61,8 @@ def _fitted(needed: Sequence[int], wide: Sequence[int], room: int) -> list[int]:
     left = room - sum(width for number, width in enumerate(needed) if number not in wide)
     for place, number in enumerate(wide):
         share = left // (len(wide) - place)
-        widths[number] = max(8, min(needed[number], max(share, left - sum(needed[n] for n in wide[place + 1 :]))))
+        wished = max(8, share, left - sum(needed[n] for n in wide[place + 1 :]))
+        widths[number] = min(needed[number], wished)
         left -= widths[number]
     return widths
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from dujiang.connections import endpoint_name
 from dujiang.domain.reasons import Surroundings
 from dujiang.engines.sql import lanes
 from dujiang.engines.sql.rows import rest_of
 from dujiang.engines.sql.schema import rests, workers
-from dujiang.ports import Worker
+from dujiang.ports import LaneUse, Worker
 from dujiang.runner.admission import slots_of
 from dujiang.runner.clock import clock_time, midnight_before
 from dujiang.runner.progress import lane_view
-from dujiang.settings import Settings, parsed_limit
+from dujiang.settings import DEFAULT_ACCOUNT, Settings, parsed_limit
 
 
 def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
@@ -31,7 +32,7 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
             caps.get(use.lane.account),
             now,
         )
-        for use in lanes.use(connection, now)
+        for use in _in_reach(lanes.use(connection, now), settings)
     ]
     resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
     rows = connection.execute(sa.select(workers).where(workers.c.ended_at.is_(None))).mappings()
@@ -45,6 +46,19 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
         settings.jimeng_retries,
         lanes.everything_is_paused(connection),
     )
+
+
+def _in_reach(uses: Sequence[LaneUse], settings: Settings) -> Sequence[LaneUse]:
+    """Lanes that the settings lead to: one of a former endpoint or account has no say in why a task waits.
+
+    All of them where somebody looks without the keys.
+    """
+    try:
+        endpoint = endpoint_name(settings.jimeng_endpoint)
+    except ValueError:
+        return uses
+    names = {account.name for account in settings.accounts} or {DEFAULT_ACCOUNT}
+    return [use for use in uses if use.lane.endpoint == endpoint and use.lane.account in names] or uses
 
 
 def _any_alive(folder: Path, running: Sequence[Worker]) -> bool:

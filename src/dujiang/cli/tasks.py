@@ -134,7 +134,8 @@ def cancel(task_ids: Sequence[int], home: Path | None) -> int:
 def priority(points: int, task_ids: Sequence[int], home: Path | None) -> int:
     """Of tasks, beside their batch's; from the next free slot on."""
     changed = change(settings_of(home), lambda engine: engine.set_priority(points, task_ids=task_ids))
-    say(text("tasks_priority_now", count=changed, priority=points))
+    if changed:
+        say(text("tasks_priority_now", count=changed, priority=points))
     if changed < len(set(task_ids)):
         raise Refused("tasks_unknown", count=len(set(task_ids)) - changed)
     return Exit.OK

@@ -49,10 +49,13 @@ def _described(error: TyperException, kind: str) -> str:
             return text("usage_value", name=name, details=_reason(details))
         case "BadOptionUsage" if "requires an argument" in details:
             return text("usage_no_value", name=name)
+        case _ if found := _EXTRA.match(details):
+            return text("usage_extra", details=found[1])
         case _:
             return text("usage_other", details=details)
 
 
+_EXTRA: Final = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)")
 _REASONS: Final = (
     (re.compile(r"not one of (.*?)\.?$"), "usage_choice"),
     (re.compile(r"valid integer()"), "setting_whole"),

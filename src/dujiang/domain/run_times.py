@@ -71,6 +71,10 @@ def ceiling_s(seen_s: Sequence[float], until_known_s: float) -> float:
     """How long a job of this lane can run: max(1.25 × the longest, 2 × p99); `until_known_s` until 50 are known."""
     if len(seen_s) < ENOUGH_FOR_CEILING:
         return until_known_s
-    ordered = sorted(seen_s[-REMEMBERED:])
-    p99 = ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
-    return max(1.25 * ordered[-1], 2 * p99)
+    latest = seen_s[-REMEMBERED:]
+    return max(1.25 * max(latest), 2 * percentile_s(latest, 0.99))
+
+
+def percentile_s(seen_s: Sequence[float], part: float) -> float:
+    """The shortest run time that so great a part of them did not exceed."""
+    return sorted(seen_s)[max(0, math.ceil(part * len(seen_s)) - 1)]

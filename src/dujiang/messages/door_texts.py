@@ -115,11 +115,11 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "help_account_name": ("账号名", "name of an account"),
     "help_accounts_list": (
         "每个账号的状态、占用、今天的图片数，以及为什么停着",
-        "State, slots in use, today's images of each account, and why one rests",
+        "State, slots and images of each account, and why one rests",
     ),
     "help_accounts_test": (
         "免费地检验密钥；通过的账号立即恢复使用",
-        "Test keys for free; an account whose keys are taken rests no longer",
+        "Test keys, free of charge; a good key ends a rest",
     ),
     "help_accounts_pause": (
         "暂停账号：不再提交，已在生成的照常取回",
@@ -127,7 +127,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "help_accounts_drain": (
         "停用账号前先排空：不再提交，accounts list 会说什么时候排空",
-        "Let an account run dry before you remove it: accounts list tells when it is drained",
+        "Submit nothing more with it: list says when it is drained",
     ),
     "help_accounts_resume": ("恢复使用账号", "Submit with an account again"),
     "help_accounts_cap": ("账号每天最多多少张图片", "How many images an account may bring a day"),
@@ -144,6 +144,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "没有账号 {account}。现有：{known}",
         "there is no account {account}. Known: {known}",
     ),
+    "cap_unknown": (
+        "{value} 不对，请写一个大于 0 的整数、none（不限）或 default（按配置）",
+        "{value} is not known: write a whole number above 0, none (no cap) or default (the setting)",
+    ),
     "images_unknown": (
         "{value} 不对，请写一个大于 0 的整数，或 none",
         "{value} is not known: write a whole number above 0, or none",
@@ -154,20 +158,17 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "account_drained": ("已排空", "drained"),
     "account_resting": ("被拒，休息中", "refused, resting"),
     "account_cap_now": ("账号 {account} 每天最多 {images} 张图片", "account {account} may bring {images} images a day"),
-    "account_cap_none": (
-        "账号 {account} 不再单独限制每天的图片数",
-        "account {account} has no cap of its own any more",
-    ),
+    "account_cap_none": ("账号 {account} 不限每天的图片数", "account {account} has no cap"),
     "account_capped": ("今日额度已用完", "today's cap is reached"),
     "account_unconfigured": ("未配置", "not configured"),
     "account_now_active": ("账号 {account} 恢复使用", "account {account} is used again"),
     "account_now_paused": (
         "账号 {account} 已暂停，还有 {count} 个作业在运行，会照常取回",
-        "account {account} is paused; {count} jobs still run there and are collected",
+        "account {account} is paused; jobs still running, which are collected: {count}",
     ),
     "account_now_draining": (
         "账号 {account} 不再接新任务，还有 {count} 个作业在运行；排空后 accounts list 显示“已排空”",
-        "account {account} takes nothing new, {count} jobs still run there; accounts list says when it is drained",
+        "account {account} takes nothing new; jobs still running: {count}. accounts list says when it is drained",
     ),
     "all_models": ("全部", "all"),
     "test_accepted": ("账号 {account} 的密钥 {key} 可用", "key {key} of account {account} is accepted"),
@@ -194,8 +195,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "batch_budget_none": ("批次 {batch} 不限图片数", "batch {batch} has no budget"),
     "tasks_priority_now": (
-        "{count} 个任务的优先级是 {priority}",
-        "{count} tasks have priority {priority}",
+        "优先级 {priority}：{count} 个任务",
+        "priority {priority}: tasks {count}",
     ),
     "column_images_today": ("今日图片", "images today"),
     "column_keys": ("密钥数", "keys"),
@@ -244,7 +245,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "help_limits": ("查看并发上限", "See limits and how they were found"),
     "help_limit_show": (
         "每个账号和产品的并发上限、占用、拒绝次数、用时，以及下次试探的时间",
-        "Limit, slots in use, refusals and run times of each account and product, and when it looks next",
+        "Limit, refusals, run times; what is believed, and the next look",
     ),
     "help_limit_hint": (
         "告诉它额度变大了，立即试探",
@@ -266,12 +267,46 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "hint_told": ("下一个任务会试探：{lanes}", "the next task looks: {lanes}"),
     "column_lane": ("账号/产品", "account/product"),
     "column_limit": ("设定", "limit"),
-    "column_slots": ("上限", "slots"),
     "column_in_use": ("占用", "in use"),
-    "column_submits": ("提交/时", "submits/h"),
-    "column_refusals": ("被拒/时", "refused/h"),
-    "column_median_run_s": ("用时中位数", "median run s"),
+    "column_refused_of": ("被拒/时", "refused/h"),
+    "column_run_times": ("用时（95%）", "run s (95 %)"),
     "column_next_look": ("下次试探", "next look"),
+    "refused_of": ("{refusals}/{submits}", "{refusals} of {submits}"),
+    "next_look_due": ("下个任务", "next task"),
+    "lane_stands": ("现在不提交：{reason}", "nothing is submitted now: {reason}"),
+    "lane_slowed": (
+        "账号提交太快过，现在每 {every} 秒最多提交一个",
+        "its account was too fast: one submit each {every} s",
+    ),
+    "lane_fixed": ("固定为 {slots}，不试探", "always {slots}; it does not look for more"),
+    "lane_new": ("还什么都不知道", "nothing is known yet"),
+    "lane_climbing": (
+        "正在寻找上限：每收下一个就多放一个，直到被拒",
+        "looks for its limit: one more with each answer, until one is refused",
+    ),
+    "lane_climbing_again": (
+        "试探发现 {former} 之上还有余量，继续往上找，直到被拒",
+        "found room above {former}: one more with each answer, until one is refused",
+    ),
+    "lane_holds": ("认为上限是 {slots}（{why}）", "believes in {slots} ({why})"),
+    "lane_looks_next": (
+        "认为上限是 {slots}（{why}），占满后的下一个任务会试探",
+        "believes in {slots} ({why}); once full it looks for more",
+    ),
+    "lane_looks_later": (
+        "认为上限是 {slots}（{why}），{wait} 秒后再试探",
+        "believes in {slots} ({why}); looks for more in {wait} s",
+    ),
+    "lane_because_new": ("还没有根据", "nothing is known yet"),
+    "lane_because_50430": ("再多就被拒，50430", "more was refused, 50430"),
+    "lane_because_probe": ("试探的结果", "a look has shown it"),
+    "lane_because_admitted": ("这么多都被收下", "so many were taken"),
+    "lane_because_high": ("你设的上界", "the bound that you set"),
+    "lane_because_bounds": ("上下界改过", "the bounds were set anew"),
+    "lane_fell": (
+        "以前能收 {former} 个，现在拒绝：别的程序在用这个账号，或配额降低了",
+        "it was {former}, which the vendor refuses now: other programs use the account, or the quota fell",
+    ),
     "help_config": ("查看设置", "See settings"),
     "help_config_schema": ("列出全部设置项", "List every setting"),
     "help_config_get": ("查看当前生效的设置（密钥不显示）", "Show the settings in force (never secrets)"),
@@ -284,6 +319,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "usage_no_option": ("没有选项 {name}", "there is no option {name}"),
     "usage_no_option_near": ("没有选项 {name}，是不是 {near}？", "there is no option {name}; is {near} meant?"),
+    "usage_extra": ("多余的参数：{details}", "not understood: {details}"),
     "usage_missing": ("缺少 {name}", "{name} is missing"),
     "usage_no_value": ("{name} 后面缺少值", "{name} needs a value"),
     "usage_choice": ("可用：{limit}", "known: {limit}"),
@@ -333,6 +369,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "setting_key_twice": (
         "“{one}”和“{other}”的 access key 相同，请删去一个",
         "{one!r} and {other!r} have the same access key: remove one",
+    ),
+    "setting_name_twice": (
+        "有两个账号都叫“{account}”，请改名，或把密钥写进同一个账号的 keys",
+        "two accounts are called {account!r}: rename one, or put their keys into one account's keys",
     ),
     "setting_no_key": (
         "“{account}”没有完整的密钥，请写 access_key 和 secret_key",
@@ -546,6 +586,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "how_to_retry": (
         "失败的要原样再做一次：再运行同一命令，加 --retry-failed",
         "to make failed ones again as they are: run the same command with --retry-failed",
+    ),
+    "run_all_paused": (
+        "一切都已暂停，不会提交新任务；继续请运行 dujiang resume",
+        "everything is paused, so nothing new is submitted; to go on: dujiang resume",
     ),
     "run_paused": (
         "批次 {batch} 已暂停，不会提交新任务；继续请运行 dujiang batch resume {batch}",

@@ -63,6 +63,8 @@ class Admission:
         self.lanes: dict[int, tuple[Lane, Account, Limit]] = {}
         self.beliefs: dict[int, Belief] = {}
         """What lanes that find their limit believed in the last turn."""
+        self.is_out_of_budget = False
+        """Whether nothing but a budget stood in the way in the last turn."""
 
     async def open_lanes(self, set_limit: Limit | None = None) -> None:
         """Every lane of every configured account, before the first turn. `set_limit` sets them for everybody."""
@@ -106,7 +108,9 @@ class Admission:
             )
             for lane, account, limit in self.lanes.values()
         ]
-        return await self._engine.claim(worker, offers, batch_id)
+        turn = await self._engine.claim(worker, offers, batch_id)
+        self.is_out_of_budget = turn.is_out_of_budget
+        return turn
 
     def _at_once(self, limit: Limit) -> int:
         return limit.slots if isinstance(limit, FixedLimit) else limit.high

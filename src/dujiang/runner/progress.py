@@ -14,6 +14,7 @@ from dujiang.runner.clock import clock_time, midnight_before
 
 PACE_OVER_S: Final = 300.0  # the last five minutes: long enough for 4K pictures, short enough to follow a new limit
 GATE_MOST_S: Final = 120.0  # a longer wait after a refusal is a clock that went back
+MOST_IMAGES: Final = 15  # of one task: what is left of a budget may be less than the next one may cost
 WAITING: Final = (State.QUEUED, State.READY)
 
 
@@ -164,7 +165,9 @@ class Progress:
     async def _why(self, around: Surroundings, states: Sequence[State]) -> str | None:
         batch = await self._engine.batch(self._batch.id) or self._batch
         view = batch_view(batch.paused, batch.images_taken, batch.max_images)
-        reasons = {reason(Waiting(state, req_key, view), around) for req_key in self._req_keys for state in states}
+        images = MOST_IMAGES if self._admission.is_out_of_budget else 1
+        waiting = (Waiting(state, req_key, view, images) for req_key in self._req_keys for state in states)
+        reasons = {reason(one, around) for one in waiting}
         return "; ".join(sorted(found for found in reasons if found)) or None
 
     async def _silence(self, around: Surroundings, counts: Counts) -> str | None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from dujiang.domain.accounts import lane_name
 from dujiang.domain.batch import batch_state
 from dujiang.domain.lifecycle import State
+from dujiang.domain.run_times import percentile_s
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql.batches import counts
 from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, request_of
@@ -222,6 +223,8 @@ class LaneHour:
     submits: int
     refusals: int
     median_run_s: float | None
+    p95_run_s: float | None
+    """95 of 100 jobs ran no longer."""
     events: list[dict[str, Any]]
     """Changes of its limit, oldest first."""
 
@@ -252,5 +255,6 @@ def _lane_hour(connection: sa.Connection, lane_id: int, now: float) -> LaneHour:
         submits=sum(by_outcome.values()),
         refusals=by_outcome.get(Outcome.REFUSED.value, 0),
         median_run_s=median(run_times) if run_times else None,
+        p95_run_s=percentile_s(run_times, 0.95) if run_times else None,
         events=[dict(row) for row in reversed(changed.all())],
     )

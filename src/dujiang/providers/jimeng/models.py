@@ -6,6 +6,7 @@ A model is asked for by a short name (`4.0`); the vendor's own `req_key` and som
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dujiang.domain.accounts import Account
 from dujiang.domain.pictures import MEGABYTE, PictureRules
 from dujiang.domain.requests import ModelSpec, Number, Parameter, Problem, Rule, Truth, Value
 
@@ -150,3 +151,9 @@ def model_named(text: str) -> ModelSpec | None:
     """The product that `text` means (`4.0`, `jimeng_t2i_v40`, `jimeng-4.0`, `即梦 4.0`, …), or None."""
     name = ALIASES.get("".join(text.split()).lower())
     return MODELS[name] if name else None
+
+
+def some_product(account: Account) -> str:
+    """The `req_key` of a product that the account may use; of any, if it may use none that is known."""
+    served = [spec.req_key for spec in _SPECS if account.serves(spec.name)]
+    return served[0] if served else _SPECS[0].req_key

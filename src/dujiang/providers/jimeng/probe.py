@@ -9,7 +9,7 @@ from dujiang.connections import endpoint_url, open_client
 from dujiang.domain import errors
 from dujiang.domain.accounts import Account, Key
 from dujiang.ports import Clock
-from dujiang.providers.jimeng.models import MODELS
+from dujiang.providers.jimeng.models import some_product
 from dujiang.providers.jimeng.provider import JimengProvider
 
 NO_SUCH_JOB = "0"
@@ -37,9 +37,8 @@ class Probe:
 async def probe(provider: JimengProvider, account: Account, key: Key, clock: Clock) -> Probe:
     """Poll for a job that does not exist: whatever is said about the job, the key was taken."""
     skew_s = await _skew_s(provider.endpoint, clock)
-    req_key = next(model.req_key for model in MODELS.values() if account.serves(model.name))
     try:
-        await provider.look(NO_SUCH_JOB, req_key, key)
+        await provider.look(NO_SUCH_JOB, some_product(account), key)
     except (errors.EndpointDown, errors.Unproven) as error:
         return Probe(account.name, key.fingerprint, network=error.message)
     except errors.AccountRefused as error:

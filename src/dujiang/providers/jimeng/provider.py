@@ -16,7 +16,7 @@ import httpx2
 import stamina
 
 from dujiang import __version__
-from dujiang.connections import endpoint_url, failure_told, open_client
+from dujiang.connections import endpoint_name, endpoint_url, failure_told, open_client
 from dujiang.domain.accounts import Key
 from dujiang.domain.errors import (
     AccountRefused,
@@ -77,7 +77,7 @@ class JimengProvider:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         url = endpoint_url(endpoint)
-        self.endpoint = str(url).rstrip("/")
+        self.endpoint = endpoint_name(endpoint)
         self._urls = {action: url.copy_with(query=action.encode()) for action in (wire.SUBMIT, wire.LOOK, wire.CANCEL)}
         self._clock = clock
         self._submit_s, self._poll_s = timeouts.submit_s, timeouts.poll_s
