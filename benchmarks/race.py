@@ -94,6 +94,7 @@ def show(rounds: Rounds) -> None:
                     "÷ null ": use.while_filling / null.while_filling,
                     "makespan s": round(use.makespan_s),
                     "refill s": use.refill_s,
+                    "filled s": use.filled_s,
                     "notice s": use.notice_s,
                     "polls/task": round(use.polls, 1),
                     "refused": use.refused,

@@ -51,6 +51,8 @@ class Use:
     makespan_s: float
     refill_s: float
     """Mean time from the end of a job to the submit that took its slot; 0 where slots come and go."""
+    filled_s: float
+    """From the last change of a cap until all its slots are used; 0 where it stays."""
     notice_s: float
     """Mean time from the end of a job until the policy knew."""
     polls: float
@@ -74,6 +76,7 @@ def use_of(seen: Mapping[str, Any], told: Told, caps: Mapping[str, Caps]) -> Use
         while_filling=utilization(jobs, caps, last_submit),
         makespan_s=last_end,
         refill_s=_refill_s(jobs, caps),
+        filled_s=_filled_s(jobs, caps),
         notice_s=_scaled(fmean(late)),
         polls=seen["polls"] / len(jobs),
         refused=seen["refused"].get("50430", 0),
@@ -101,19 +104,35 @@ def utilization(jobs: Sequence[Job], caps: Mapping[str, Caps], until: float) -> 
 
 
 def _used_and_there(jobs: Sequence[Job], caps: Caps, until: float) -> tuple[float, float]:
-    """Of one account. What changes at a moment: so many jobs more, or another cap."""
-    changes: list[tuple[float, int, int | None]] = [(at, 0, cap) for at, cap in caps]
-    changes += [change for job in jobs for change in ((job.begin, 1, None), (job.end, -1, None))]
-    changes.sort(key=lambda change: change[0])
+    """Of one account."""
     used = there = 0.0
-    running = cap = 0
-    for (at, more, new_cap), (next_at, _, _) in itertools.pairwise([*changes, (until, 0, None)]):
-        running += more
-        cap = cap if new_cap is None else new_cap
+    for (at, running, cap), (next_at, _, _) in itertools.pairwise([*_course(jobs, caps), (until, 0, 0)]):
         seconds = max(0.0, min(next_at, until) - at)
         used += seconds * min(running, cap)
         there += seconds * cap
     return used, there
+
+
+def _course(jobs: Sequence[Job], caps: Caps) -> list[tuple[float, int, int]]:
+    """Of one account: from when on how many jobs run, and may run."""
+    changes: list[tuple[float, int, int | None]] = [(at, 0, cap) for at, cap in caps]
+    changes += [change for job in jobs for change in ((job.begin, 1, None), (job.end, -1, None))]
+    course = []
+    running = cap = 0
+    for at, more, new_cap in sorted(changes, key=lambda change: change[0]):
+        running += more
+        cap = cap if new_cap is None else new_cap
+        course.append((at, running, cap))
+    return course
+
+
+def _filled_s(jobs: Sequence[Job], caps: Mapping[str, Caps]) -> float:
+    changes = [(steps[-1][0], name) for name, steps in caps.items() if len(steps) > 1 and steps[-1][1]]
+    if not changes:
+        return 0.0
+    since, name = max(changes)
+    course = _course([job for job in jobs if job.account == name], caps[name])
+    return next(at for at, running, cap in course if at >= since and running >= cap) - since
 
 
 def _refill_s(jobs: Sequence[Job], caps: Mapping[str, Caps]) -> float:
