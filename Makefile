@@ -10,6 +10,7 @@ MUTATION := .venv-mutation
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 CODE := src tests benchmarks examples
+FIGURES := build/bench
 
 .PHONY: demo test check storm bench mutation lock clean
 
@@ -29,13 +30,19 @@ check: $(READY)
 storm: $(READY)
 	$(BIN)/python -m pytest -m storm
 
+# The figures, and plots of them, are left in $(FIGURES).
 bench: $(READY)
-	$(BIN)/python benchmarks/utilization.py
-	$(BIN)/python benchmarks/utilization.py --references 2
-	$(BIN)/python benchmarks/utilization.py --unknown
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/scale.py
-	$(BIN)/python benchmarks/limiter.py
+	mkdir -p $(FIGURES)
+	$(BIN)/python benchmarks/utilization.py --json $(FIGURES)/known.json
+	$(BIN)/python benchmarks/utilization.py --references 2 --json $(FIGURES)/references.json
+	$(BIN)/python benchmarks/utilization.py --unknown --json $(FIGURES)/unknown.json
+	$(BIN)/python benchmarks/utilization.py --lost-answers --json $(FIGURES)/lost-answers.json
+	$(BIN)/python benchmarks/utilization.py --moving --json $(FIGURES)/moving.json
+	$(BIN)/python benchmarks/utilization.py --pool --json $(FIGURES)/pool.json
+	$(BIN)/python benchmarks/overhead.py --json $(FIGURES)/overhead.json
+	$(BIN)/python benchmarks/scale.py --json $(FIGURES)/scale.json
+	$(BIN)/python benchmarks/limiter.py --json $(FIGURES)/limiter.json
+	$(BIN)/python benchmarks/plot.py $(FIGURES) $(FIGURES)
 
 # From scratch each time: what mutmut keeps of an earlier run doesn't notice every change of a test. Not on Windows.
 mutation: $(MUTATION)/.ready

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import httpx2
 
@@ -25,6 +25,7 @@ from dujiang.runner.clock import SystemClock
 KEY: Final = Key("AKLTsimulator", "c2ltdWxhdG9y")
 HOST_TOKEN: Final = "superbed-simulator-token"
 REQ_KEY: Final = "jimeng_t2i_v40"
+LONGEST_S: Final = 1800  # a program that runs for so long hangs
 PARAMETERS: Final = {"force_single": True}  # what the program sends for a plain prompt: one picture a task
 
 
@@ -50,6 +51,21 @@ def ledger(url: str) -> dict[str, Any]:
     return found
 
 
+def configure(url: str, **settings: object) -> None:
+    """Let the vendor go on with other settings."""
+    _post(f"{url}/_sim/config", settings)
+
+
+def plan_faults(url: str, **faults: Sequence[str | None]) -> None:
+    """Kind of request -> what its next ones meet."""
+    _post(f"{url}/_sim/faults/next", faults)
+
+
+def _post(url: str, value: object) -> None:
+    with urlopen(Request(url, json.dumps(value).encode(), method="POST")):
+        pass
+
+
 def environment(home: Path, url: str, **settings: object) -> dict[str, str]:
     """The environment of a program that knows this vendor and nothing of the user's own settings."""
     plain = {
@@ -66,24 +82,26 @@ def environment(home: Path, url: str, **settings: object) -> dict[str, str]:
     }
 
 
-def output_of(command: Sequence[str | Path], folder: Path, variables: Mapping[str, str]) -> str:
+def output_of(command: Sequence[str | Path], folder: Path, variables: Mapping[str, str], *, good_end: int = 0) -> str:
     """What a program says on stdout. Without a good end there is nothing to measure: this one ends, too."""
-    done = subprocess.run(command, check=False, cwd=folder, env=dict(variables), capture_output=True, text=True)
-    if done.returncode:
+    done = subprocess.run(
+        command, check=False, cwd=folder, env=dict(variables), capture_output=True, text=True, timeout=LONGEST_S
+    )
+    if done.returncode != good_end:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr}")
     return done.stdout
 
 
-class LaneFull(Exception):
-    """50430: as many jobs run as may."""
+class Refused(Exception):
+    """The vendor takes no job now, from this account."""
 
 
 class BareClient:
     """Submit, look, download: nothing is checked, repeated or remembered."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: Key = KEY) -> None:
         self._url = url
-        self._auth = VolcengineAuth(KEY, SystemClock().now)
+        self._auth = VolcengineAuth(key, SystemClock().now)
         submits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         polls = httpx2.Limits(max_connections=None, max_keepalive_connections=20)  # the library's default
         self._submits = httpx2.AsyncClient(verify=False, trust_env=False, limits=submits, timeout=60)
@@ -101,8 +119,8 @@ class BareClient:
         """A job id, over a fresh connection."""
         body = wire.submit_body(REQ_KEY, prompt, PARAMETERS, links)
         answer = await self._post(self._submits, wire.SUBMIT, body, {"Connection": "close"})
-        if answer["code"] == 50430:
-            raise LaneFull
+        if answer.get("code") != wire.SUCCESS:
+            raise Refused(str(answer))
         return str(answer["data"]["task_id"])
 
     async def look(self, job_id: str) -> str | None:

@@ -31,7 +31,7 @@ from dujiang.simulator import FAULTS, RunningSimulator, SimulatorSettings, runni
 from dujiang.simulator.__main__ import main
 from dujiang.simulator.codes import CODES, Refused
 from dujiang.simulator.pictures import picture
-from dujiang.simulator.settings import DOWNLOAD_FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS
+from dujiang.simulator.settings import DOWNLOAD_FAULTS, END_FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS
 from dujiang.simulator.signature import Signed, check
 
 KEY, SECRET, ACCOUNT = "AKLTsimulator", "c2ltdWxhdG9y", "sim"
@@ -243,6 +243,22 @@ def test_a_clock_may_be_fifteen_minutes_off(start: Start, skew_s: float, code: i
 
     assert code_of(answer)[1] == code
     assert answer.headers["date"].endswith(time.strftime("%H:%M:%S GMT", time.gmtime(client.time.wall)))
+
+
+def test_an_account_can_be_refused_with_words_that_the_table_lacks(start: Start) -> None:
+    client = start()
+    task_id = client.job()
+    client.simulator.configure(refused_accounts={ACCOUNT: [403, "AccountOverdue", "The account is overdue."]})
+
+    for answer in (client.submit(), client.poll(task_id)):
+        error = answer.json()["ResponseMetadata"]["Error"]
+        assert (answer.status_code, error["Code"], error["Message"]) == (
+            403,
+            "AccountOverdue",
+            "The account is overdue.",
+        )
+    client.simulator.configure(refused_accounts={})
+    assert code_of(client.poll(task_id))[1] == 10000
 
 
 def test_actions_and_versions_that_do_not_exist(start: Start) -> None:
@@ -700,6 +716,30 @@ def test_downloads_and_polls_may_stall(start: Start) -> None:
         client.http.get(client.urls(task_id)[0])
 
 
+def test_a_door_closes_when_a_job_is_told_to_have_ended_and_opens_again(start: Start) -> None:
+    client = start(instant=True, closed_door_s=0.2)
+    task_id = client.job()
+    client.simulator.plan_faults("end", "closed_door")
+
+    client.urls(task_id)
+
+    with httpx2.Client(base_url=client.http.base_url, trust_env=False) as newcomer:
+        with pytest.raises(httpx2.ConnectError):
+            newcomer.get("/healthz")
+        assert client.urls(task_id)  # whoever was in stays in, and its end has been told already
+        deadline = time.monotonic() + 10
+        while not _is_let_in(newcomer):
+            assert time.monotonic() < deadline
+    assert client.simulator.ledger()["faults"] == {"closed_door": 1}
+
+
+def _is_let_in(newcomer: httpx2.Client) -> bool:
+    try:
+        return newcomer.get("/healthz").status_code == 200
+    except httpx2.ConnectError:
+        return False
+
+
 def test_faults_by_chance_follow_the_seed(start: Start) -> None:
     def story() -> list[int]:
         client = start(instant=True, seed=3, faults={"submit_503": 0.3, "submit_504_html": 0.3})
@@ -712,7 +752,7 @@ def test_faults_by_chance_follow_the_seed(start: Start) -> None:
 
 
 def test_every_fault_belongs_to_one_kind_of_request() -> None:
-    assert sorted(FAULTS) == sorted({*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS, *UPLOAD_FAULTS})
+    assert sorted(FAULTS) == sorted({*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS, *UPLOAD_FAULTS, *END_FAULTS})
 
 
 # References
@@ -920,6 +960,8 @@ def test_settings_change_while_it_runs(start: Start) -> None:
         {"time_scale": 0},
         {"any_host": True},
         {"accounts": {"AK": "secret"}},
+        {"refused_accounts": {"sim": [200, "Fine", ""]}},
+        {"refused_accounts": {"sim": "overdue"}},
         {"instant": 1},
         [],
     ],
@@ -941,7 +983,7 @@ def test_faults_can_be_planned_over_http(start: Start) -> None:
     assert client.http.post("/_sim/faults/next", json={"submit": ["poll_503"]}).status_code == 400
     planned = client.http.post("/_sim/faults/next", json={"submit": [None, "submit_503"]})
 
-    assert planned.json() == {"submit": [None, "submit_503"], "poll": [], "download": [], "upload": []}
+    assert planned.json() == {"submit": [None, "submit_503"], "poll": [], "download": [], "upload": [], "end": []}
     assert [client.submit().status_code for _ in range(3)] == [200, 503, 200]
 
 

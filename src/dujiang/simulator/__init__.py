@@ -31,9 +31,11 @@ State lives in this process: a client may be killed and started again, its jobs 
 | download | `cut_download` `download_503` `download_reset` `download_stall` (half of it, then silence) |
 | upload, nothing stored | `upload_reset` `upload_503` `upload_429` `upload_504` `upload_hang` (no answer, ever) |
 | upload, stored | `upload_lost` (reset) `upload_garbage` |
+| the first answer that says `done` of a job | `closed_door`: for `closed_door_s` new connections are refused |
 
 A fault that spoils an answer spoils a good one; a refusal is answered in any case. A prompt can't ask for faults of
-uploads.
+uploads, nor for a closed door. Nobody knows how the vendor refuses an account that is overdue: `refused_accounts` gives
+it any words of the gateway's, and the ledger counts them under 0.
 
 **The image host** is Superbed's token API on the same port; the token is `superbed-simulator-token` (`host_tokens`):
 

@@ -10,14 +10,15 @@ from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Final, Literal, TypeAlias
 
-from .settings import DOWNLOAD_FAULTS, FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS, SimulatorSettings
+from .settings import DOWNLOAD_FAULTS, END_FAULTS, FAULTS, POLL_FAULTS, SUBMIT_FAULTS, UPLOAD_FAULTS, SimulatorSettings
 
-Kind: TypeAlias = Literal["submit", "poll", "download", "upload"]
+Kind: TypeAlias = Literal["submit", "poll", "download", "upload", "end"]
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "submit": SUBMIT_FAULTS,
     "poll": POLL_FAULTS,
     "download": DOWNLOAD_FAULTS,
     "upload": UPLOAD_FAULTS,
+    "end": END_FAULTS,
 }
 _Z99: Final = NormalDist().inv_cdf(0.99)
 

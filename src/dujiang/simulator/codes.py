@@ -81,8 +81,8 @@ ENDS_A_JOB: Final = OUTPUT_MODERATION | {
 class Refused(Exception):
     """This request is answered with a code."""
 
-    def __init__(self, number: int, message: str = "", *, gateway_shaped: bool = False) -> None:
-        super().__init__(f"{number} {message}".rstrip())
-        self.code = CODES[number]
+    def __init__(self, code: int | Code, message: str = "", *, gateway_shaped: bool = False) -> None:
+        self.code = CODES[code] if isinstance(code, int) else code
+        super().__init__(f"{self.code.number} {message}".rstrip())
         self.message = message or self.code.message
         self.gateway_shaped = gateway_shaped or bool(self.code.name)

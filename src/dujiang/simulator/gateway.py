@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from . import answers, signature, wire
 from .answers import Answer, Question
 from .chance import Kind
-from .codes import Refused
+from .codes import Code, Refused
 from .images import Images
 from .jobs import DONE, EMPTY, Job
 from .products import Body
@@ -53,8 +54,9 @@ class Link:
 class Gateway:
     """The ASGI application behind `POST /`."""
 
-    def __init__(self, vendor: Vendor, images: Images) -> None:
+    def __init__(self, vendor: Vendor, images: Images, close_door: Callable[[], Awaitable[None]]) -> None:
         self._vendor = vendor
+        self._close_door = close_door
         self._images = images
         self._date = wire.DateHeader()
         self._request_ids = itertools.count(int.from_bytes(os.urandom(8)) >> 1)
@@ -105,7 +107,11 @@ class Gateway:
             raise Refused(100008)
         query = link.scope["query_string"].decode("latin-1")
         signed = signature.Signed("POST", "/", query, link.headers, raw)
-        return signature.check(signed, settings.accounts, self._vendor.wall_clock(), settings.clock_window_s)
+        account = signature.check(signed, settings.accounts, self._vendor.wall_clock(), settings.clock_window_s)
+        if account in settings.refused_accounts:
+            status, word, message = settings.refused_accounts[account]
+            raise Refused(Code(0, status, message, word))
+        return account
 
     async def _submit(self, link: Link, account: str, body: Body, fault: str | None) -> None:
         marked = None if fault else self._vendor.marked_submit_fault(body)
@@ -131,8 +137,18 @@ class Gateway:
         answer = self._success(link, self._result(link, job, options))
         if fault:
             await self._break(fault, link, answer)
-        else:
-            await self._send(link, answer)
+            return
+        if job and job.ended and not job.told:
+            job.told = True
+            await self._after_end()
+        await self._send(link, answer)
+
+    async def _after_end(self) -> None:
+        """What may go wrong once a client knows that a job has ended: its next submit finds nobody."""
+        fault = self._vendor.chance.fault("end", self._vendor.settings)
+        if fault:
+            self._vendor.chance.happened[fault] += 1
+            await self._close_door()
 
     def _result(self, link: Link, job: Job | None, options: Body) -> dict[str, Any]:
         state = job.state(self._vendor.clock()) if job else "not_found"

@@ -41,6 +41,7 @@ class Job:
     faults: list[str] = field(default_factory=list)  # of polls and downloads, each still to happen once
     polls: int = 0
     answered: bool = False
+    told: bool = False  # a poll has been answered with `done`
     ended: bool = False
     waiting: list[Callable[[], None]] | None = None
 

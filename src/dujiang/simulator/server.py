@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,11 +41,13 @@ class Simulator:
         self.host = Host(self.vendor)
         images = Images(self.vendor)
         self._images = images
-        self._gateway = Gateway(self.vendor, images)
+        self._gateway = Gateway(self.vendor, images, self._close_door)
         self._superbed = Superbed(self.vendor, self.host)
         self._control = Control(self.vendor, images, self.host).app
         self._state = ServerState()
+        self._protocol: Callable[[], OpenProtocol]
         self._server: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
         self.url = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,20 +75,40 @@ class Simulator:
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         config.load()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: OpenProtocol(config, self._state, {}),
-            host=self._settings.host,
-            port=self._settings.port,
-            backlog=2048,
-        )
+        self._protocol = lambda: OpenProtocol(config, self._state, {})
+        self._server = await self._listen(self._settings.port)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
 
+    async def _listen(self, port: int) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._protocol, host=self._settings.host, port=port, backlog=2048)
+
+    async def _close_door(self) -> None:
+        """Refuse connections for a while. The open ones stay, and whoever is let in already is served."""
+        server = self._server
+        if server is None or self._opening is not None:
+            return
+        port = server.sockets[0].getsockname()[1]
+        let_in = [connection for listener in server.sockets for connection in _waiting_at(listener)]
+        server.close()
+        self._opening = asyncio.create_task(self._open_door(port))
+        loop = asyncio.get_running_loop()
+        for connection in let_in:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    async def _open_door(self, port: int) -> None:
+        settings = self.vendor.settings
+        await asyncio.sleep(settings.seconds(settings.closed_door_s))
+        self._server = await self._listen(port)
+        self._opening = None
+
     async def __aexit__(self, *_: object) -> None:
         """Stop at once. Whoever still waits for an answer is cut off, as by a vendor that goes down."""
         assert self._server is not None
+        if self._opening is not None:
+            self._opening.cancel()
         self._server.close()
         for connection in list(self._state.connections):
             if connection.transport is not None:
@@ -94,6 +117,16 @@ class Simulator:
         for task in list(self._state.tasks):
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
+
+
+def _waiting_at(listener: socket.socket) -> list[socket.socket]:
+    """Connections that the system has made and nobody has taken yet: a listener that closes would reset them."""
+    waiting = []
+    with listener.dup() as own, contextlib.suppress(BlockingIOError):
+        own.setblocking(False)
+        while True:
+            waiting.append(own.accept()[0])
+    return waiting
 
 
 def _check_host(settings: SimulatorSettings) -> None:

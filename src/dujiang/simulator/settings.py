@@ -25,10 +25,11 @@ UPLOAD_FAULTS: Final = (
     "upload_lost",
     "upload_garbage",
 )
+END_FAULTS: Final = ("closed_door",)
 PROMPT_FAULTS: Final = (*SUBMIT_FAULTS, *POLL_FAULTS, *DOWNLOAD_FAULTS)
 """The ones that a job can meet, so that its prompt can ask for them."""
 
-FAULTS: Final = (*PROMPT_FAULTS, *UPLOAD_FAULTS)
+FAULTS: Final = (*PROMPT_FAULTS, *UPLOAD_FAULTS, *END_FAULTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ class SimulatorSettings:
 
     limits: Mapping[str, int | None] = field(default_factory=lambda: MappingProxyType({}))
     """Account -> its own limit, instead of `limit`."""
+
+    refused_accounts: Mapping[str, tuple[int, str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Account -> (HTTP status, the gateway's word, its message): what answers all that its keys sign."""
 
     submit_qps: float | None = None
     """Submits a second and account; None: as many as come."""
@@ -112,6 +116,9 @@ class SimulatorSettings:
     poll_slow_s: float = 5.0
     """How late a `poll_slow` answer is."""
 
+    closed_door_s: float = 1.5
+    """For so long a `closed_door` refuses connections."""
+
     host_tokens: Mapping[str, str] = field(
         default_factory=lambda: MappingProxyType({"superbed-simulator-token": "sim"})
     )
@@ -142,7 +149,7 @@ class SimulatorSettings:
         unknown = sorted(set(self.faults) - set(FAULTS))
         if unknown:
             raise ValueError(f"no such fault: {', '.join(unknown)}; known: {', '.join(FAULTS)}")
-        for kind in (SUBMIT_FAULTS, POLL_FAULTS, DOWNLOAD_FAULTS, UPLOAD_FAULTS):
+        for kind in (SUBMIT_FAULTS, POLL_FAULTS, DOWNLOAD_FAULTS, UPLOAD_FAULTS, END_FAULTS):
             odds = [self.faults.get(name, 0.0) for name in kind]
             if min(odds) < 0 or sum(odds) > 1:
                 raise ValueError(f"probabilities of {', '.join(kind)} must be at least 0 and at most 1 together")
@@ -172,6 +179,7 @@ class SimulatorSettings:
             "accounts": {key: account for key, (_, account) in self.accounts.items()},
             "host_accounts": sorted(set(self.host_tokens.values())),
             "limits": dict(self.limits),
+            "refused_accounts": {account: list(answer) for account, answer in self.refused_accounts.items()},
             "gateway_shaped_codes": list(self.gateway_shaped_codes),
             "faults": dict(self.faults),
         }
@@ -228,12 +236,20 @@ def _secret_and_account(value: Any) -> tuple[str, str]:
     return _text(secret), _text(account)
 
 
+def _answer(value: Any) -> tuple[int, str, str]:
+    status, word, message = value
+    if not 400 <= _whole(status) <= 599:
+        raise ValueError("a refusal has an HTTP status from 400 to 599")
+    return status, _text(word), _text(message)
+
+
 _KINDS: Final[Mapping[str, Callable[[Any], object]]] = {
     "host": _text,
     "port": _whole,
     "accounts": _mapping(_secret_and_account),
     "limit": _or_none(_whole),
     "limits": _mapping(_or_none(_whole)),
+    "refused_accounts": _mapping(_answer),
     "submit_qps": _or_none(_number),
     "poll_qps": _or_none(_number),
     "run_median_s": _number,
@@ -252,6 +268,7 @@ _KINDS: Final[Mapping[str, Callable[[Any], object]]] = {
     "competitor_change_s": _or_none(_number),
     "gateway_shaped_codes": lambda value: tuple(_whole(number) for number in value),
     "poll_slow_s": _number,
+    "closed_door_s": _number,
     "host_tokens": _mapping(_text),
     "host_parallel": _or_none(_whole),
     "host_max_bytes": _whole,
