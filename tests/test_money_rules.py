@@ -202,7 +202,7 @@ async def test_rule_01_a_commit_of_the_product_is_on_the_disk(tmp_path: Path) ->
         return tuple(connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names)
 
     async with open_engine(settings_for(tmp_path, "http://127.0.0.1:1")) as engine:
-        assert await engine._writer.do(pragmas) == (2, "wal", 1)  # 2 is FULL
+        assert await engine._change(lambda connection, _: pragmas(connection)) == (2, "wal", 1)  # 2 is FULL
         assert await engine._read(pragmas) == (2, "wal", 1)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from dujiang.domain.accounts import Lane
@@ -45,7 +46,7 @@ class Bench:
 
     def open_engine(self) -> SqlEngine:
         """Another program on the same store."""
-        engine = SqlEngine(self.store.connect(self.store.url), self.clock)
+        engine = SqlEngine(self.store.connect(self.store.url), self.clock, own_clock=True)
         self._opened.append(engine)
         return engine
 
@@ -118,3 +119,20 @@ class Bench:
 
 def an_offer(lane: Lane, limit: int = 100, at_most: int = 100) -> Offer:
     return Offer(lane, FixedLimit(limit), "f" * 24, at_most)
+
+
+def a_postgres_store(folder: Path) -> Store:
+    import os
+    import uuid
+
+    admin = os.environ["DUJIANG_TEST_POSTGRES_URL"]
+    name = f"t{uuid.uuid4().hex[:12]}"
+    root = sa.create_engine(admin, isolation_level="AUTOCOMMIT")
+    with root.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    root.dispose()
+    return Store(sa.make_url(admin).set(database=name).render_as_string(hide_password=False), connect)
+
+
+only_sqlite = pytest.mark.parametrize("bench", [a_sqlite_store], indirect=True, ids=["sqlite"])
+"""For what only that database has: files, locks of the whole, its words for plans."""

@@ -370,8 +370,12 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "the proxy set in the environment is not supported ({endpoint}): use an http proxy",
     ),
     "database_unsupported": (
-        "不支持这个数据库地址：{url}。请用 sqlite:///文件路径",
-        "this database address is not supported: {url}. Use sqlite:///PATH",
+        "不支持这个数据库地址：{url}。请用 sqlite:///文件路径 或 postgresql://用户:密码@主机/库",
+        "this database address is not supported: {url}. Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME",
+    ),
+    "database_unreachable": (
+        "连不上数据库 {url}（{reason}）",
+        "the database {url} can't be reached ({reason})",
     ),
     "database_unreadable": (
         "数据库 {path} 打不开（{reason}）。请检查路径和权限；如果文件损坏，请从备份恢复",

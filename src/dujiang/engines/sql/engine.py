@@ -17,10 +17,11 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, lanes, preparation, records
+from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records
+from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
-from dujiang.engines.sql.writer import Writer, store_error
+from dujiang.engines.sql.writer import SqliteStore, store_error
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
@@ -32,11 +33,15 @@ CANCELLED: Final = 2000  # tasks in one transaction, about 0.1 s: what runs must
 class SqlEngine:
     """Tasks in a SQL database. See `ports.Engine` for what each method promises."""
 
-    def __init__(self, database: sa.Engine, clock: Clock) -> None:
+    def __init__(self, database: sa.Engine, clock: Clock, *, own_clock: bool = False) -> None:
+        """`own_clock`: `clock` decides even where the database has one; for tests."""
         self.database = database
         self._clock = clock
-        self._writer = Writer(database)
-        self._seen_version: int | None = None
+        self._store: SqliteStore | PostgresStore
+        if database.dialect.name == "postgresql":
+            self._store = PostgresStore(database, clock.now if own_clock else None)
+        else:
+            self._store = SqliteStore(database, clock.now)
 
     # -- batches and rows
 
@@ -133,8 +138,7 @@ class SqlEngine:
 
     async def lanes(self) -> list[LaneUse]:
         """See `ports.Engine`."""
-        now = self._clock.now()
-        return await self._read(lambda connection: lanes.use(connection, now))
+        return await self._read(lambda connection: lanes.use(connection, self._store.now(connection)))
 
     async def accounts(self, day_began_at: float) -> list[AccountUse]:
         """See `ports.Engine`."""
@@ -176,12 +180,15 @@ class SqlEngine:
 
     async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
         """See `ports.Engine`."""
-        return await self._change(lambda connection, now: claims.claim(connection, worker, offers, batch_id, now))
+        return await self._change(
+            lambda connection, now: claims.claim(connection, worker, offers, batch_id, now), tells=_took_something
+        )
 
     async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
         """See `ports.Engine`."""
         return await self._change(
-            lambda connection, now: preparation.claim_preparation(connection, worker, batch_id, ahead, now)
+            lambda connection, now: preparation.claim_preparation(connection, worker, batch_id, ahead, now),
+            tells=_took_something,
         )
 
     async def published(self, sha256s: Sequence[str], host: str) -> Mapping[str, Published]:
@@ -336,21 +343,19 @@ class SqlEngine:
 
     async def changed_elsewhere(self) -> bool:
         """See `ports.Engine`."""
-
-        # Remembered only once it is answered: a change may run twice, when its group fails.
-        version = await self._writer.do(lambda connection: connection.exec_driver_sql("PRAGMA data_version").scalar())
-        seen, self._seen_version = self._seen_version, version
-        return seen is not None and seen != version
+        return await self._store.changed_elsewhere()
 
     async def aclose(self) -> None:
         """See `ports.Engine`."""
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._store.close)
         self.database.dispose()
 
     # -- how
 
-    async def _change(self, change: Callable[[sa.Connection, float], T]) -> T:
-        return await self._writer.do(lambda connection: change(connection, self._clock.now()))
+    async def _change(
+        self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool] = lambda result: True
+    ) -> T:
+        return await self._store.change(change, tells)
 
     async def _read(self, read: Callable[[sa.Connection], T]) -> T:
         def run() -> T:
@@ -358,7 +363,8 @@ class SqlEngine:
                 with self.database.connect().execution_options(reading=True) as connection:
                     return read(connection)
             except DBAPIError as error:
-                if refused := store_error(error):
+                refused = store_error(error) if isinstance(self._store, SqliteStore) else postgres.store_error(error)
+                if refused is not None:
                     raise refused from error
                 raise
 
@@ -367,3 +373,8 @@ class SqlEngine:
     async def _tasks(self, query: sa.Select[tuple[object, ...]]) -> list[Task]:
         rows = await self._read(lambda connection: connection.execute(query).mappings().all())
         return [task_of(row) for row in rows]
+
+
+def _took_something(turn: Turn) -> bool:
+    """Whether others want to know of it."""
+    return bool(turn.tasks)
