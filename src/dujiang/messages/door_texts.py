@@ -694,6 +694,18 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
                 "一个通道同时最多多少个作业：`auto`、`auto:LOW..HIGH`、`quiet`、`eager` 或 `fixed:N`。",
                 "How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`.",
             ),
+            "lease": (
+                "沉默多少秒的程序算作已退出，任务由别的程序接管",
+                "Seconds of silence after which a worker counts as gone, and its tasks are taken over.",
+            ),
+            "max_jobs": (
+                "一个程序同时最多有多少个作业在服务商那里。默认：有多少名额就用多少",
+                "Jobs at the vendor that one program may hold at once. Default: as many as there are slots.",
+            ),
+            "worker_name": (
+                "本程序在 `dujiang workers list` 里的名字。默认：机器名和进程号",
+                "What `dujiang workers list` calls this program. Default: the machine's name and the process id.",
+            ),
             "priority_ageing": (
                 "没有名额的批次每等多少秒优先级加一；0：不加",
                 "Seconds that a batch waits without a single slot for each point of priority that it gains; 0: never.",

@@ -194,16 +194,20 @@ class _Claiming:
 
     def fill(self, offer: Offer) -> None:
         """Take what the lane has room for, of what the batch has ready."""
-        if self._is_too_dear(offer):
+        if self._is_too_dear(offer) or self._left(offer) == 0:
             return
         account = self._accounts.get(offer.lane.account_id)
         if account is not None and account.stopped:
             return
         room = self._room(offer)
-        share = self._lines.share(offer, room.wanted)
+        share = self._lines.share(offer, min(room.wanted, self._left(offer)))
         self._due += [share.again_s] if share.again_s is not None else []
         if not share.places or not self._take_heads(offer, replace(room, wanted=share.places)):
             self._lines.wait(offer)
+
+    def _left(self, offer: Offer) -> int:
+        """How many more tasks the turn may take."""
+        return offer.at_most if offer.in_all is None else max(0, offer.in_all - len(self._claimed))
 
     def _take_heads(self, offer: Offer, room: Room) -> int:
         """Take so many tasks from the head of the line; how many there were, and could be paid for."""

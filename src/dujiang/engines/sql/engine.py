@@ -19,7 +19,7 @@ from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
 from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records
 from dujiang.engines.sql.postgres import PostgresStore
-from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
+from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
 from dujiang.engines.sql.writer import SqliteStore, store_error
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
@@ -111,6 +111,14 @@ class SqlEngine:
     async def counts(self, batch_id: str) -> Mapping[State, int]:
         """See `ports.Engine`."""
         return await self._read(lambda connection: batch_changes.counts(connection, batch_id))
+
+    async def open_batches(self) -> list[Batch]:
+        """See `ports.Engine`."""
+        unfinished = [state.value for state in State if state not in FINAL]
+        to_do = sa.exists().where(tasks.c.batch_id == batches.c.id, tasks.c.newest, tasks.c.state.in_(unfinished))
+        query = sa.select(batches).where(~batches.c.paused, to_do).order_by(batches.c.created_at, batches.c.id)
+        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
+        return [batch_of(row) for row in rows]
 
     async def products(self, batch_id: str) -> frozenset[str]:
         """See `ports.Engine`."""
@@ -285,13 +293,20 @@ class SqlEngine:
 
     async def register(self, worker: Worker) -> None:
         """See `ports.Engine`."""
-        values = {
-            "id": worker.id,
-            "machine": worker.machine,
-            "pid": worker.pid,
-            "started_at": worker.started_at,
-        }
-        await self._change(lambda connection, _: connection.execute(sa.insert(workers).values(**values)))
+        names = ("id", "machine", "pid", "started_at", "name", "version")
+        values = {name: getattr(worker, name) for name in names}
+        await self._change(lambda connection, now: connection.execute(sa.insert(workers).values(seen_at=now, **values)))
+
+    async def heartbeat(self, worker: Worker) -> bool:
+        """See `ports.Engine`."""
+
+        def change(connection: sa.Connection, now: float) -> bool:
+            this = workers.c.id == worker.id
+            was_ended = connection.execute(sa.select(workers.c.ended_at).where(this).with_for_update()).scalar()
+            connection.execute(sa.update(workers).where(this).values(seen_at=now, ended_at=None))
+            return was_ended is None
+
+        return await self._change(change, tells=lambda lived: False)
 
     async def unregister(self, worker: Worker) -> None:
         """See `ports.Engine`."""
@@ -305,8 +320,12 @@ class SqlEngine:
         """See `ports.Engine`."""
         holding = sa.select(tasks.c.owner).where(IS_HELD, tasks.c.owner.is_not(None))
         query = sa.select(workers).where(sa.or_(workers.c.ended_at.is_(None), workers.c.id.in_(holding)))
-        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
-        return [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
+
+        def read(connection: sa.Connection) -> list[Worker]:
+            now = self._store.now(connection)
+            return [worker_of(row, now) for row in connection.execute(query).mappings()]
+
+        return await self._read(read)
 
     async def adopt(
         self,
