@@ -330,12 +330,25 @@ async def _assembled(
 
 
 def make_progress(
-    settings: Settings, worker: BatchWorker, engine: Engine, batch: Batch, req_keys: Iterable[str]
+    settings: Settings,
+    worker: BatchWorker,
+    engine: Engine,
+    batch: Batch,
+    req_keys: Iterable[str],
+    *,
+    works: bool = True,
 ) -> Progress:
-    """What a door shows while `worker` works on `batch`."""
+    """What a door shows while `worker` works on `batch`, or others do."""
     clock = SystemClock(settings.time_scale)
     return Progress(
-        engine, clock, worker.admission, batch, req_keys, settings.jimeng_retries, lambda: worker.images_saved
+        engine,
+        clock,
+        worker.admission,
+        batch,
+        req_keys,
+        settings.jimeng_retries,
+        lambda: worker.images_saved,
+        works=works,
     )
 
 

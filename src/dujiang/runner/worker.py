@@ -127,10 +127,17 @@ class BatchWorker:
         self._leaving = False
         self._main: asyncio.Task[object] | None = None
         self._flows: dict[str, Flow] = {}
+        self.over: asyncio.Queue[Batch] = asyncio.Queue()
+        """Batches that have come to their end while this worker worked on all there are."""
         self.images_saved = 0
         """Pictures that this worker has brought home."""
         self.give_up_after_s: float | None = None
         """Stop when the vendor has not answered for so long; None waits for as long as it takes."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._presence.worker.name
 
     @property
     def admission(self) -> Admission:
@@ -183,6 +190,22 @@ class BatchWorker:
             with suppress(StoreError):  # its free lock tells as much
                 await self._engine.unregister(self._presence.worker)
 
+    async def watch(self, batch: Batch) -> RunEnd:
+        """Work on nothing: wait until others have brought the batch to its end, or until `stop`."""
+        self._flows[batch.id] = Flow(self._log, batch.id)
+        self._only = batch
+        self._main = asyncio.current_task()
+        try:
+            while not self._stopping:
+                if is_over(await self._engine.counts(batch.id)):
+                    return RunEnd.OVER
+                self._wake.clear()
+                await wait_for(self._wake, self._clock.scaled(LOOK_AROUND_EVERY_S), self._clock)
+        except asyncio.CancelledError:
+            if not self._leaving:
+                raise
+        return RunEnd.INTERRUPTED
+
     async def _beat(self) -> None:
         """Show that this worker lives. Whoever is silent for a lease is taken for dead."""
         while True:
@@ -229,7 +252,12 @@ class BatchWorker:
 
     async def _see_batches(self) -> None:
         """The batches to work on, and of each new one what there is to do, and under which limit."""
+        before = self._batches
         self._batches = [self._only] if self._only else await self._engine.open_batches()
+        open_ = {batch.id for batch in self._batches}
+        for batch in before:
+            if batch.id not in open_:
+                await self._see_end(batch)
         for batch in self._batches:
             if batch.id in self._flows:
                 continue
@@ -238,6 +266,13 @@ class BatchWorker:
             unfinished = sum(count for state, count in counts.items() if state not in FINAL | AWAITING_DECISION)
             self._flows[batch.id] = flow = Flow(self._log, batch.id)
             flow.started(unfinished, self._admission.limit_words(products))
+
+    async def _see_end(self, batch: Batch) -> None:
+        """It is over, or paused; whoever writes its reports is told of an end."""
+        counts = await self._engine.counts(batch.id)
+        if is_over(counts):
+            self._flows.pop(batch.id).ended(RunEnd.OVER.value, counts.get(State.IN_DOUBT, 0))
+            self.over.put_nowait(batch)
 
     async def _fill_all(self) -> Turn:
         """Every batch takes its share of what is free."""
