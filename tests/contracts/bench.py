@@ -121,18 +121,5 @@ def an_offer(lane: Lane, limit: int = 100, at_most: int = 100) -> Offer:
     return Offer(lane, FixedLimit(limit), "f" * 24, at_most)
 
 
-def a_postgres_store(folder: Path) -> Store:
-    import os
-    import uuid
-
-    admin = os.environ["DUJIANG_TEST_POSTGRES_URL"]
-    name = f"t{uuid.uuid4().hex[:12]}"
-    root = sa.create_engine(admin, isolation_level="AUTOCOMMIT")
-    with root.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    root.dispose()
-    return Store(sa.make_url(admin).set(database=name).render_as_string(hide_password=False), connect)
-
-
-only_sqlite = pytest.mark.parametrize("bench", [a_sqlite_store], indirect=True, ids=["sqlite"])
+only_sqlite = pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
 """For what only that database has: files, locks of the whole, its words for plans."""
