@@ -31,12 +31,13 @@ from dujiang.domain.errors import (
     ProviderError,
     RecordGone,
     RequestRefused,
+    StaleTask,
     StoreError,
     TooFast,
     Undecided,
     Unproven,
 )
-from dujiang.domain.lifecycle import JobFound, ResubmitDecided, State
+from dujiang.domain.lifecycle import Accepted, JobFound, ResubmitDecided, State
 from dujiang.domain.requests import Request
 from dujiang.domain.rests import RestOrder, RestRule, Subject
 from dujiang.domain.task import Outcome, Task
@@ -202,7 +203,7 @@ async def test_rule_01_a_commit_of_the_product_is_on_the_disk(tmp_path: Path) ->
         return tuple(connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names)
 
     async with open_engine(settings_for(tmp_path, "http://127.0.0.1:1")) as engine:
-        assert await engine._writer.do(pragmas) == (2, "wal", 1)  # 2 is FULL
+        assert await engine._change(lambda connection, _: pragmas(connection)) == (2, "wal", 1)  # 2 is FULL
         assert await engine._read(pragmas) == (2, "wal", 1)
 
 
@@ -753,7 +754,9 @@ async def test_rule_08_a_free_lock_means_gone_and_a_held_one_means_alive(tmp_pat
             other = Worker(name, machine, holder.pid, 0.0)
             await held_by(stage, other, "a")
             await stage.start()
-            await stage.clock.sleep(60)
+            for _ in range(6):
+                await stage.clock.sleep(10)
+                assert await stage.elsewhere.heartbeat(other)
             assert (await stage.task("a")).state is State.SUBMITTING, "its holder lives"
             assert stage.provider.submitted == []
 
@@ -765,6 +768,47 @@ async def test_rule_08_a_free_lock_means_gone_and_a_held_one_means_alive(tmp_pat
         holder.kill()
         holder.wait()
         holder.stdout.close() if holder.stdout else None
+
+
+async def test_rule_08_whoever_is_silent_for_a_lease_is_taken_over_and_changes_nothing_any_more(tmp_path: Path) -> None:
+    """Frozen, or cut off: its lock is held, and it comes back."""
+    async with rehearsal(tmp_path, ["a", "b"], limit=1) as stage:
+        frozen = LockedPresence(tmp_path / "workers", pid=0, now=0.0)
+        await held_by(stage, frozen.worker, "a")
+        held = await stage.task("a")
+        await stage.start()
+        await stage.clock.sleep(25)
+        assert (await stage.task("a")).state is State.SUBMITTING
+        await stage.clock.sleep(20)
+        taken = await stage.task("a")
+        assert taken.state is State.IN_DOUBT, "within one and a half leases"
+
+        with pytest.raises(StaleTask):
+            await stage.elsewhere.record(held, Accepted("late"), worker=frozen.worker)
+        assert await stage.task("a") == taken
+        assert not await stage.elsewhere.heartbeat(frozen.worker), "it learns that it was taken for dead"
+        assert await stage.elsewhere.heartbeat(frozen.worker), "and lives from then on"
+        frozen.leave()
+
+
+async def test_rule_08_a_program_that_stood_still_before_a_submit_sends_nothing(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        await stage.start()
+        await stage.clock.until(lambda: len(stage.provider.submitted) == 1)
+        await stage.clock.sleep(60)
+        task = await stage.task("a")
+        assert task.state is State.SUCCEEDED
+        await stage.add(["b"])
+        presence = LockedPresence(tmp_path / "workers", pid=0, now=0.0)
+        await held_by(stage, presence.worker, "b")
+        worker = await stage.make_worker(stage.engine, presence)
+
+        steps = worker._run_task.steps(await stage.task("b"), stage.clock.elapsed() - 16)
+        (moved,) = [moved async for moved in steps]
+        presence.leave()
+
+    assert (moved.state, moved.error_code) == (State.READY, "late")
+    assert stage.provider.submits_of("b") == 0
 
 
 async def held_by(stage: Rehearsal, worker: Worker, prompt: str) -> None:

@@ -194,6 +194,8 @@ class Offer:
     limit: Limit
     key_fingerprint: str
     at_most: int
+    in_all: int | None = None
+    """Tasks that the whole turn may take, on whichever lanes; None: as many as they have room for."""
     scale: float = 1.0
     """Length of one of our seconds, for a limit that finds itself, a pace and a place in line."""
     ageing_s: float = 0.0
@@ -280,6 +282,12 @@ class Worker:
     machine: str
     pid: int
     started_at: float
+    name: str = ""
+    """As its owner calls it."""
+    version: str = ""
+    """Of the program."""
+    silent_s: float = 0.0
+    """Since it was last heard of, by the database's clock."""
 
 
 class Engine(Protocol):
@@ -321,6 +329,9 @@ class Engine(Protocol):
 
     async def counts(self, batch_id: str) -> Counts:
         """How many of the batch's newest tasks are in each state."""
+
+    async def open_batches(self) -> list[Batch]:
+        """Batches with something to do or to decide, in the order in which they came; not the paused ones."""
 
     async def products(self, batch_id: str) -> frozenset[str]:
         """The products (`req_key`) of its newest tasks."""
@@ -395,6 +406,9 @@ class Engine(Protocol):
     # workers
     async def register(self, worker: Worker) -> None:
         """A worker started."""
+
+    async def heartbeat(self, worker: Worker) -> bool:
+        """It lives. False if it was taken for dead meanwhile, and its tasks were taken over."""
 
     async def unregister(self, worker: Worker) -> None:
         """A worker left; what it still held may be taken over."""

@@ -147,6 +147,15 @@ class Settings(BaseSettings):
     concurrency: str = "auto"
     """How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`."""
 
+    lease: Annotated[float, Field(ge=5, le=3600)] = 30.0
+    """Seconds of silence after which a worker counts as gone, and its tasks are taken over."""
+
+    max_jobs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Jobs at the vendor that one program may hold at once. Default: as many as there are slots."""
+
+    worker_name: str | None = None
+    """What `dujiang workers list` calls this program. Default: the machine's name and the process id."""
+
     priority_ageing: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     """Seconds that a batch waits without a single slot for each point of priority that it gains; 0: never."""
 

@@ -637,6 +637,7 @@ def a_picture(path: str = "/refs/a.png", *, size: int = 1000, side: int = 1024, 
 BATCH_ID: Final = "rehearsal"
 MODEL: Final = "4.0"
 ACCOUNT: Final = Account("default", (Key("AKLTfake", "c2VjcmV0"),))
+LEASE_S: Final = 30.0
 GUARD_S: Final = 20.0  # real seconds after which a run that hangs is given up
 
 
@@ -756,7 +757,7 @@ class Rehearsal:
             pacers=Pacers(self.clock, self._queries_a_second),
             folder=BatchFolders(engine).images,
         )
-        rescuer = Rescuer(engine, presence, times, admission.reaches)
+        rescuer = Rescuer(engine, presence, times, admission.reaches, self.clock.scaled(LEASE_S))
         run_task = RunTask(neighbours, presence.worker)
         return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence, self.log)
 

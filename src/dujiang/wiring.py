@@ -1,6 +1,7 @@
 """The only module that knows every part: settings in, a working program out."""
 
 import os
+import platform
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from urllib.request import getproxies
 import sqlalchemy as sa
 import stamina
 
+from dujiang import __version__
 from dujiang.connections import endpoint_name, endpoint_url, is_loopback, open_client
 from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
@@ -271,7 +273,9 @@ async def open_worker(
     store = parts.store(make_store(settings, clock))
     links = LinkCheck(settings.jimeng_endpoint)
     host = make_host(settings)
-    presence = LockedPresence(settings.home_folder / "workers", pid=os.getpid(), now=clock.now())
+    folder = settings.home_folder / "workers"
+    name = settings.worker_name or f"{platform.node()}-{os.getpid()}"
+    presence = LockedPresence(folder, pid=os.getpid(), now=clock.now(), name=name, version=__version__)
     try:
         using = parts.engine(engine)
         references = make_references(settings, using, host, links, clock, log)
@@ -326,18 +330,31 @@ async def _assembled(
         pacers=Pacers(clock, settings.queries_a_second),
         folder=BatchFolders(engine).images,
     )
-    rescuer = Rescuer(engine, presence, times, admission.reaches)
+    rescuer = Rescuer(engine, presence, times, admission.reaches, clock.scaled(settings.lease))
     run_task = RunTask(neighbours, presence.worker)
-    return BatchWorker(engine, provider, clock, admission, rescuer, run_task, presence, log)
+    return BatchWorker(engine, provider, clock, admission, rescuer, run_task, presence, log, max_jobs=settings.max_jobs)
 
 
 def make_progress(
-    settings: Settings, worker: BatchWorker, engine: Engine, batch: Batch, req_keys: Iterable[str]
+    settings: Settings,
+    worker: BatchWorker,
+    engine: Engine,
+    batch: Batch,
+    req_keys: Iterable[str],
+    *,
+    works: bool = True,
 ) -> Progress:
-    """What a door shows while `worker` works on `batch`."""
+    """What a door shows while `worker` works on `batch`, or others do."""
     clock = SystemClock(settings.time_scale)
     return Progress(
-        engine, clock, worker.admission, batch, req_keys, settings.jimeng_retries, lambda: worker.images_saved
+        engine,
+        clock,
+        worker.admission,
+        batch,
+        req_keys,
+        settings.jimeng_retries,
+        lambda: worker.images_saved,
+        works=works,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from dujiang.domain.accounts import Lane
@@ -45,7 +46,7 @@ class Bench:
 
     def open_engine(self) -> SqlEngine:
         """Another program on the same store."""
-        engine = SqlEngine(self.store.connect(self.store.url), self.clock)
+        engine = SqlEngine(self.store.connect(self.store.url), self.clock, own_clock=True)
         self._opened.append(engine)
         return engine
 
@@ -118,3 +119,7 @@ class Bench:
 
 def an_offer(lane: Lane, limit: int = 100, at_most: int = 100) -> Offer:
     return Offer(lane, FixedLimit(limit), "f" * 24, at_most)
+
+
+only_sqlite = pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
+"""For what only that database has: files, locks of the whole, its words for plans."""

@@ -19,7 +19,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from dujiang.engines.migrations import configuration
 from dujiang.engines.sql import database as opening
-from dujiang.engines.sql.database import DatabaseRefused, _filesystem, connect, revision_of, schema_revision
+from dujiang.engines.sql.database import _filesystem, connect, revision_of, schema_revision
+from dujiang.engines.sql.refusals import DatabaseRefused
 from dujiang.engines.sql.schema import METADATA, REVISION
 
 

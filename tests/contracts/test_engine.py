@@ -47,7 +47,7 @@ from tests.builders import (
     an_account,
     an_order,
 )
-from tests.contracts.bench import URLS, Bench, an_offer
+from tests.contracts.bench import URLS, Bench, an_offer, only_sqlite
 
 IN_A_SUBMITS_WAY = [subject for subject in Subject if subject is not Subject.HOST]
 AHEAD = Ahead(tasks=32, at_once=9, req_keys=["k"], host="superbed")
@@ -1587,6 +1587,7 @@ async def test_a_change_by_another_program_is_noticed_once(bench: Bench) -> None
     assert not await bench.engine.changed_elsewhere()
 
 
+@only_sqlite
 async def test_a_change_by_another_program_is_noticed_beside_a_change_that_fails(bench: Bench) -> None:
     stale = await bench.claimed()
     await bench.record(stale, life.Accepted("job"))
@@ -1713,6 +1714,7 @@ async def test_what_is_accepted_is_stored_even_if_nobody_waits_for_it_any_more(b
     assert bench.attempt(task)["job_id"] == "job"
 
 
+@only_sqlite
 async def test_a_locked_database_is_waited_for(bench: Bench) -> None:
     lock = bench.store.connect(bench.store.url)
     with lock.connect() as connection:
@@ -1726,6 +1728,7 @@ async def test_a_locked_database_is_waited_for(bench: Bench) -> None:
     assert await writing == Added(new=1)
 
 
+@only_sqlite
 async def test_a_database_that_stays_locked_is_told_to_all_at_once(bench: Bench) -> None:
     impatient = sa.create_engine(bench.engine.database.url, connect_args={"timeout": 0.05, "check_same_thread": False})
     writer = Writer(_transacting(impatient), patience_s=0.1)
@@ -1756,6 +1759,7 @@ def _transacting(database: sa.Engine) -> sa.Engine:
     return database
 
 
+@only_sqlite
 async def test_a_full_disk_is_told_after_patience_and_leaves_nothing_half_written(bench: Bench) -> None:
     task = await bench.claimed()
     writer = Writer(bench.engine.database, patience_s=0.1)
@@ -1783,6 +1787,7 @@ async def test_a_full_disk_is_told_after_patience_and_leaves_nothing_half_writte
     await asyncio.to_thread(writer.close)
 
 
+@only_sqlite
 async def test_a_read_only_database_is_a_refusal_of_the_store(bench: Bench) -> None:
     writer = Writer(bench.engine.database)
     await writer.do(lambda connection: connection.exec_driver_sql("PRAGMA query_only=ON"))
@@ -1809,6 +1814,7 @@ def the_statements(bench: Bench) -> list[tuple[str, Any]]:
     return seen
 
 
+@only_sqlite
 async def test_no_statement_walks_through_all_tasks_or_attempts(bench: Bench) -> None:
     await bench.rows(*range(300))
     seen = the_statements(bench)
@@ -1869,6 +1875,7 @@ def list_a_page(engine: SqlEngine) -> None:
         list_tasks(connection, TaskFilter(batch_id="b", after_id=3))
 
 
+@only_sqlite
 @pytest.mark.parametrize(
     ("what", "index"),
     [

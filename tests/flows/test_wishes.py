@@ -177,9 +177,9 @@ def _counted(worker: object) -> list[None]:
     calls: list[None] = []
     rescue = worker._rescue  # type: ignore[attr-defined]
 
-    async def counted(batch: object) -> None:
+    async def counted() -> None:
         calls.append(None)
-        await rescue(batch)
+        await rescue()
 
     worker._rescue = counted  # type: ignore[attr-defined]
     return calls

@@ -21,11 +21,13 @@ app = typer.Typer(
 batch_app = typer.Typer(cls=Commands, help=text("help_batch"), no_args_is_help=True, rich_markup_mode=None)
 tasks_app = typer.Typer(cls=Commands, help=text("help_tasks"), no_args_is_help=True, rich_markup_mode=None)
 accounts_app = typer.Typer(cls=Commands, help=text("help_accounts"), no_args_is_help=True, rich_markup_mode=None)
+workers_app = typer.Typer(cls=Commands, help=text("help_workers"), no_args_is_help=True, rich_markup_mode=None)
 limit_app = typer.Typer(cls=Commands, help=text("help_limits"), no_args_is_help=True, rich_markup_mode=None)
 config_app = typer.Typer(cls=Commands, help=text("help_config"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(batch_app, name="batch")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(accounts_app, name="accounts")
+app.add_typer(workers_app, name="workers")
 app.add_typer(limit_app, name="limit")
 app.add_typer(config_app, name="config")
 
@@ -95,6 +97,8 @@ def run(
     log_json: Annotated[bool | None, typer.Option("--log-json", help=text("help_log_json"))] = None,
     log_prompts: Annotated[bool | None, typer.Option("--log-prompts", help=text("help_log_prompts"))] = None,
     allow_sleep: Annotated[bool, typer.Option("--allow-sleep", help=text("help_allow_sleep"))] = False,
+    no_work: Annotated[bool, typer.Option("--no-work", help=text("help_no_work"))] = False,
+    watch: Annotated[bool, typer.Option("--watch", help=text("help_watch"))] = False,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
@@ -116,10 +120,32 @@ def run(
         quick_exit,
         give_up_after,
         allow_sleep,
+        door.Working.LEAVES if no_work else door.Working.WATCHES if watch else door.Working.WORKS,
         as_json,
         {"log_file": log_file, "log_json": log_json, "log_prompts": log_prompts},
     )
     raise typer.Exit(door.run(wish, home))
+
+
+@app.command(help=text("help_worker"))
+def worker(
+    max_jobs: Annotated[int | None, typer.Option("--max-jobs", min=1, help=text("help_max_jobs"))] = None,
+    name: Annotated[str | None, typer.Option("--name", help=text("help_worker_name"))] = None,
+    quick_exit: Annotated[bool, typer.Option("--quick-exit", help=text("help_quick_exit"))] = False,
+    home: Home = None,
+) -> None:
+    """Work for every batch."""
+    from dujiang.cli import workers as door
+
+    raise typer.Exit(door.work(max_jobs, name, home, quick_exit=quick_exit))
+
+
+@workers_app.command("list", help=text("help_workers_list"))
+def workers_list(as_json: Json = False, home: Home = None) -> None:
+    """Who works."""
+    from dujiang.cli import workers as door
+
+    raise typer.Exit(door.list_all(home, as_json=as_json))
 
 
 @app.command(help=text("help_plan"))

@@ -8,10 +8,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
-
-from sqlalchemy import Connection
 
 from dujiang import wiring
 from dujiang.cli.awake import awake
@@ -25,6 +24,7 @@ from dujiang.domain.errors import StoreError
 from dujiang.domain.lifecycle import FINAL, State
 from dujiang.domain.limits import Limit
 from dujiang.domain.names import safe_stem
+from dujiang.engines.sql.batches import counts as counted
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import Figures, TaskFilter, figures, find_batch, list_tasks, reading
 from dujiang.messages import text
@@ -36,6 +36,15 @@ from dujiang.storage.folders import FolderTaken, disk_errors, open_batch_folder,
 
 STDIN: Final = "-"
 BAD: Final = frozenset({State.FAILED, State.BLOCKED, State.LOST})
+
+
+class Working(StrEnum):
+    """What this program does for its batch."""
+
+    WORKS = "works"
+    WATCHES = "watches"
+    LEAVES = "leaves"
+    """It submits the batch and returns; workers do the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class Wish:
     quick_exit: bool
     give_up_after: float | None
     allow_sleep: bool
+    working: Working
     as_json: bool
     log: Mapping[str, object]
     """Settings of the log that flags have set."""
@@ -105,16 +115,24 @@ async def _run(wish: Wish, settings: Settings, rows: Rows, on_doubt: OnDoubt, li
             say(text("run_paused", batch=batch.name))
         if await engine.everything_is_paused():
             say(text("run_all_paused"))
+        if wish.working is Working.LEAVES:
+            return _left(wish, engine, batch, await engine.counts(batch.id), folder)
         with wiring.open_log(settings) as log:
             end, rate = await _work(wish, settings, engine, clock, batch, rows, limit, log)
         counts = await engine.counts(batch.id)
         obstacle = await _obstacle(engine, end)
-        with reading(engine.database) as connection:
-            cost = figures(connection, batch.id)
-            result = _result(batch, counts, cost, folder, time.monotonic() - started) | rate.told
-            unwritten = _write_reports(connection, batch, folder, result)
+        result = _counted(engine, batch, counts, folder, time.monotonic() - started) | rate.told
+        unwritten = _write_reports(engine, batch, folder, result)
     _tell(wish, end, result, counts, folder, obstacle)
     return exit_code_of(unwritten) if unwritten else exit_code(end, counts)
+
+
+def _left(wish: Wish, engine: SqlEngine, batch: Batch, counts: Mapping[State, int], folder: Path) -> int:
+    """The batch is submitted: whoever works for it does the rest."""
+    if wish.as_json:
+        print_json(_counted(engine, batch, counts, folder, 0.0))
+    say(text("run_left", batch=batch.name))
+    return Exit.OK
 
 
 async def _obstacle(engine: SqlEngine, end: RunEnd) -> str:
@@ -123,13 +141,29 @@ async def _obstacle(engine: SqlEngine, end: RunEnd) -> str:
     return next((rest.detail for rest in await engine.rests() if rest.code in codes.get(end, ())), "")
 
 
-def _write_reports(connection: Connection, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
+def _write_reports(engine: SqlEngine, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
     """The pictures are there whether or not the reports can be written: the result is told in any case."""
     try:
-        wiring.write_reports(connection, batch, folder, result)
+        with reading(engine.database) as connection:
+            wiring.write_reports(connection, batch, folder, result)
     except StoreError as error:
         return error
     return None
+
+
+def written_reports(engine: SqlEngine, batch: Batch, elapsed_s: float = 0.0) -> StoreError | None:
+    """Write those of a batch that is over; why they could not be written."""
+    folder = Path(batch.out) / batch.name
+    with reading(engine.database) as connection:
+        counts = counted(connection, batch.id)
+    return _write_reports(engine, batch, folder, _counted(engine, batch, counts, folder, elapsed_s))
+
+
+def _counted(
+    engine: SqlEngine, batch: Batch, counts: Mapping[State, int], folder: Path, elapsed_s: float
+) -> dict[str, Any]:
+    with reading(engine.database) as connection:
+        return _result(batch, counts, figures(connection, batch.id), folder, elapsed_s)
 
 
 async def _open_batch(engine: SqlEngine, wish: Wish, rows: Rows, on_doubt: OnDoubt) -> Batch:
@@ -222,13 +256,14 @@ async def _work(
     """How it ended, and how fast it was."""
     async with wiring.open_worker(settings, engine, clock, log=log, set_limit=limit) as worker:
         worker.give_up_after_s = wish.give_up_after
-        progress = wiring.make_progress(settings, worker, engine, batch, rows.req_keys)
+        works = wish.working is Working.WORKS
+        progress = wiring.make_progress(settings, worker, engine, batch, rows.req_keys, works=works)
         begun = asyncio.Event()
         showing = asyncio.create_task(watch(progress, begun))
         await begun.wait()
         try:
-            with _signals(worker, quick=wish.quick_exit):
-                end = await worker.run(batch)
+            with signals(worker, quick=wish.quick_exit):
+                end = await (worker.run(batch) if works else worker.watch(batch))
                 return end, worker.rate(rows.req_keys)
         finally:
             showing.cancel()
@@ -237,8 +272,8 @@ async def _work(
 
 
 @contextlib.contextmanager
-def _signals(worker: BatchWorker, *, quick: bool) -> Iterator[None]:
-    """Once: finish what runs. Twice: leave now. Plain `signal.signal`, which Windows has too."""
+def signals(worker: BatchWorker, *, quick: bool) -> Iterator[None]:
+    """While it works. Once: finish what runs. Twice: leave now. Plain `signal.signal`, which Windows has too."""
     loop = asyncio.get_running_loop()
     times = 0
 

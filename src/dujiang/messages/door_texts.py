@@ -111,6 +111,46 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "任务的优先级，加在批次的优先级上；写在任务编号之前",
         "Priority of tasks, added to that of their batch; it stands before the ids",
     ),
+    "help_no_work": (
+        "只提交批次就返回，由 dujiang worker 去做",
+        "Submit the batch and return: dujiang worker does the rest",
+    ),
+    "help_watch": (
+        "只提交并看着，由 dujiang worker 去做",
+        "Submit the batch and watch it: dujiang worker does the rest",
+    ),
+    "run_left": (
+        "批次 {batch} 已提交。dujiang worker 会去做；dujiang batch show {batch} 看进度",
+        "batch {batch} is submitted. dujiang worker does it; dujiang batch show {batch} tells how it gets on",
+    ),
+    "help_worker": (
+        "一直工作，为所有批次做任务；可以在多台机器上各开几个",
+        "Work for every batch, until it is stopped; start any number, on any number of machines",
+    ),
+    "help_max_jobs": (
+        "本程序同时最多有多少个作业（默认：有多少名额用多少）",
+        "Jobs that this program may hold at once (default: as many as there are slots)",
+    ),
+    "help_worker_name": ("本程序的名字", "What this program is called"),
+    "help_workers": ("查看谁在工作", "See who works"),
+    "help_workers_list": (
+        "正在工作的程序：名字、机器、版本、开始时间、手上的任务",
+        "Programs that work: name, machine, version, since when, and what they have in hand",
+    ),
+    "worker_works": (
+        "{name} 开始工作。Ctrl-C 一次：做完手上的再停；两次：立即停",
+        "{name} works. Ctrl-C once: finish what runs; twice: leave now",
+    ),
+    "worker_batch_over": ("批次 {batch} 已结束，报告已写好", "batch {batch} is over, its reports are written"),
+    "no_workers": ("现在没有程序在工作", "no program works at the moment"),
+    "column_worker": ("程序", "worker"),
+    "column_machine": ("机器", "machine"),
+    "column_pid": ("进程号", "pid"),
+    "column_version": ("版本", "version"),
+    "column_since": ("开始于", "since"),
+    "column_silent": ("上次心跳", "last heard"),
+    "column_jobs": ("作业", "jobs"),
+    "column_tasks": ("任务", "tasks"),
     "help_accounts": ("查看和控制账号", "See and steer accounts"),
     "help_account_name": ("账号名", "name of an account"),
     "help_accounts_list": (
@@ -410,8 +450,12 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "the proxy set in the environment is not supported ({endpoint}): use an http proxy",
     ),
     "database_unsupported": (
-        "不支持这个数据库地址：{url}。请用 sqlite:///文件路径",
-        "this database address is not supported: {url}. Use sqlite:///PATH",
+        "不支持这个数据库地址：{url}。请用 sqlite:///文件路径 或 postgresql://用户:密码@主机/库",
+        "this database address is not supported: {url}. Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME",
+    ),
+    "database_unreachable": (
+        "连不上数据库 {url}（{reason}）",
+        "the database {url} can't be reached ({reason})",
     ),
     "database_unreadable": (
         "数据库 {path} 打不开（{reason}）。请检查路径和权限；如果文件损坏，请从备份恢复",
@@ -733,6 +777,18 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "concurrency": (
                 "一个通道同时最多多少个作业：`auto`、`auto:LOW..HIGH`、`quiet`、`eager` 或 `fixed:N`。",
                 "How many jobs a lane may hold at once: `auto`, `auto:LOW..HIGH`, `quiet`, `eager` or `fixed:N`.",
+            ),
+            "lease": (
+                "沉默多少秒的程序算作已退出，任务由别的程序接管",
+                "Seconds of silence after which a worker counts as gone, and its tasks are taken over.",
+            ),
+            "max_jobs": (
+                "一个程序同时最多有多少个作业在服务商那里。默认：有多少名额就用多少",
+                "Jobs at the vendor that one program may hold at once. Default: as many as there are slots.",
+            ),
+            "worker_name": (
+                "本程序在 `dujiang workers list` 里的名字。默认：机器名和进程号",
+                "What `dujiang workers list` calls this program. Default: the machine's name and the process id.",
             ),
             "priority_ageing": (
                 "没有名额的批次每等多少秒优先级加一；0：不加",

@@ -27,6 +27,10 @@ LOG_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "all else is done; {doubts} tasks are in doubt and wait for a decision",
     ),
     "log_batch_stopped": ("停止处理（{reason}），未完成的任务已保存", "stopped ({reason}); what is not done is kept"),
+    "log_lease_lost": (
+        "本程序沉默太久，被当作已退出，任务已由别的程序接管；从现在起重新参与",
+        "this program was silent for so long that others have taken its tasks over; it goes on from here",
+    ),
     "log_tasks_adopted": ("接管 {count} 个进行中的任务", "took over {count} tasks that were under way"),
     "log_woke_up": (
         "时间跳跃了 {gap_s} 秒（休眠？），立即查询所有作业",

@@ -92,8 +92,8 @@ class Admission:
                 lane, account, _ = self.lanes[use.lane.id]
                 self.lanes[use.lane.id] = (lane, account, use.limit)
 
-    async def turn(self, worker: Worker, batch_id: str) -> Turn:
-        """Fill every lane that has room with the batch's next tasks."""
+    async def turn(self, worker: Worker, batch_id: str, jobs_left: int | None = None) -> Turn:
+        """Fill every lane that has room with the batch's next tasks; `jobs_left`: with so many at most in all."""
         day_began_at = self._day_began_at()
         offers = [
             Offer(
@@ -101,6 +101,7 @@ class Admission:
                 limit,
                 account.keys[0].fingerprint,
                 at_most=self._at_once(limit),
+                in_all=jobs_left,
                 scale=self._scale,
                 ageing_s=self._ageing_s,
                 daily_images=account.daily_images,

@@ -26,10 +26,10 @@ class Presence(Protocol):
 class LockedPresence:
     """Lock files in one folder, one a worker."""
 
-    def __init__(self, folder: Path, *, pid: int, now: float) -> None:
+    def __init__(self, folder: Path, *, pid: int, now: float, name: str = "", version: str = "") -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.worker = Worker(secrets.token_hex(6), machine_of(folder), pid, now)
+        self.worker = Worker(secrets.token_hex(6), machine_of(folder), pid, now, name, version)
         self._lock = FileLock(self._path(self.worker.id))
         self._lock.acquire(timeout=0)
 

@@ -15,6 +15,7 @@ from dujiang.runner.clock import clock_time, midnight_before
 PACE_OVER_S: Final = 300.0  # the last five minutes: long enough for 4K pictures, short enough to follow a new limit
 GATE_MOST_S: Final = 120.0  # a longer wait after a refusal is a clock that went back
 MOST_IMAGES: Final = 15  # of one task: what is left of a budget may be less than the next one may cost
+ALIVE_S: Final = 60.0  # a worker that was heard of within this time
 WAITING: Final = (State.QUEUED, State.READY)
 
 
@@ -117,7 +118,11 @@ class Progress:
         req_keys: Iterable[str],
         tries: int,
         images_saved: Callable[[], int],
+        *,
+        works: bool = True,
     ) -> None:
+        """`works`: this program does; else it has to see whether any other does."""
+        self._works = works
         self._engine = engine
         self._clock = clock
         self._admission = admission
@@ -160,7 +165,8 @@ class Progress:
                 slots = self._admission.slots_of(use.lane.id)
                 views.append(lane_view(use, slots, accounts.get(use.lane.account_id), account.daily_images, now))
         rests, paused = await self._engine.rests(), await self._engine.everything_is_paused()
-        return Surroundings(views, rests, True, now, clock_time, self._tries, paused)
+        works = self._works or any(worker.silent_s < ALIVE_S for worker in await self._engine.workers())
+        return Surroundings(views, rests, works, now, clock_time, self._tries, paused)
 
     async def _why(self, around: Surroundings, states: Sequence[State]) -> str | None:
         batch = await self._engine.batch(self._batch.id) or self._batch

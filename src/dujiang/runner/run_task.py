@@ -38,6 +38,7 @@ from dujiang.runner.telling import Teller
 DOWNLOADS_BEFORE_NEW_URLS: Final = 5
 RECORD_LIVES_S: Final = 12 * 3600.0  # the vendor's own time, so it is never scaled
 JOB_ID_TRIES: Final = 5  # each of them waits a minute for a database that is locked or full
+SEND_WITHIN_S: Final = 15.0  # of the claim: half a lease
 PASSING_WAIT_S: Final = 1.0  # doubling, at most 30 s: between looks or downloads that failed
 PASSING_WAIT_MAX_S: Final = 30.0
 
@@ -95,11 +96,15 @@ class RunTask:
         """Look at every job at once: time has passed unnoticed."""
         self._with.pacers.look_now(elapsed_jumped=elapsed_jumped)
 
-    async def steps(self, task: Task) -> AsyncIterator[Task]:
-        """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over."""
+    async def steps(self, task: Task, held_since: float | None = None) -> AsyncIterator[Task]:
+        """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over.
+
+        `held_since`: monotonic moment before it was claimed; now, if that isn't said.
+        """
+        held_since = self._with.clock.elapsed() if held_since is None else held_since
         try:
             while task.can_go_on:
-                verdict = await self._next(task)
+                verdict = await self._next(task, held_since)
                 try:
                     moved = await self._recorded(task, verdict)
                 except errors.StaleTask:
@@ -131,12 +136,12 @@ class RunTask:
             with suppress(errors.StoreError):  # only words depend on it
                 self._with.tell.rests(verdict.rest, await self._with.engine.rests())
 
-    async def _next(self, task: Task) -> Verdict:
+    async def _next(self, task: Task, held_since: float) -> Verdict:
         match task.state:
             case State.PREPARING:
                 return await self._prepare(task)
             case State.SUBMITTING:
-                return await self._submit(task)
+                return await self._submit(task, held_since)
             case State.GENERATING:
                 return Verdict(await self._watch(task))
             case State.COLLECTING:
@@ -167,7 +172,7 @@ class RunTask:
             return self._with.references.verdict(errors.HostDown(error.message, why=f"disk {error.why}"))
         return Verdict(Failed("link", links) if isinstance(links, str) else Prepared(links))
 
-    async def _submit(self, task: Task) -> Verdict:
+    async def _submit(self, task: Task, held_since: float) -> Verdict:
         """The one moment that costs money: the attempt and its slot are on disk, and nothing is repeated here."""
         assert task.attempt is not None, "claimed with an attempt"
         try:
@@ -176,6 +181,9 @@ class RunTask:
                     LinkRefused("not looked at for a while")
                 )  # nothing was sent, and no slot waits for looks
             links = await self._with.references.for_submit(task)
+            if self._with.clock.elapsed() - held_since > self._with.clock.scaled(SEND_WITHIN_S):
+                # Whoever was frozen for so long may have been taken for dead: nothing is sent that others decide about.
+                return Verdict(Postponed("late", "the program stood still before it was sent"))
             self._with.tell.submitting(task)
             job = await self._with.provider.submit(task.request, links, self._with.keys(task))
         except errors.PictureUnfit as error:

@@ -1,7 +1,7 @@
 """The worker: adopts what runs, fills free slots, carries tasks, and stops without losing anything."""
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -24,6 +24,7 @@ from dujiang.runner.telling import Flow
 LOOK_AROUND_EVERY_S: Final = 1.0  # for what other programs changed: pauses, cancels, decisions, new rows
 HAND_OVER_EVERY_S: Final = 0.1  # where another program's task may take the next free slot, or free one for ours
 RESCUE_EVERY_S: Final = 10.0
+HEARTBEAT_EVERY_S: Final = 10.0  # of a lease of 30 s: two may be late
 FIRST_ANSWER_WITHIN_S: Final = 30.0
 GAP_S: Final = 5.0  # real: a short wait that took so much longer was no wait
 NOTHING: Final = Turn([], None)
@@ -79,7 +80,10 @@ class Rate:
 
 
 class BatchWorker:
-    """Works on one batch until it is over. Adopts and finishes whatever else runs at the vendor, too."""
+    """Works on one batch until it is over, or on all there are until it is stopped.
+
+    Adopts and finishes whatever else runs at the vendor, too.
+    """
 
     def __init__(
         self,
@@ -91,6 +95,8 @@ class BatchWorker:
         run_task: RunTask,
         presence: LockedPresence,
         log: Log,
+        *,
+        max_jobs: int | None = None,
     ) -> None:
         self._log = log
         self._engine = engine
@@ -110,17 +116,28 @@ class BatchWorker:
         self._looked_around_at = 0.0
         self._changed_elsewhere = False
         """Another program has changed something since the last look around."""
-        self._products: frozenset[str] = frozenset()
-        """Of the batch's tasks: the lanes that its limit is made of."""
+        self._max_jobs = max_jobs
+        self._only: Batch | None = None
+        """The batch to work on; None: all there are."""
+        self._batches: Sequence[Batch] = ()
+        self._products: dict[str, frozenset[str]] = {}
+        """Of each batch's tasks: the lanes that its limit is made of."""
         self._stopping = False
         self._quick = False
         self._leaving = False
         self._main: asyncio.Task[object] | None = None
-        self._flow = Flow(log, "")
+        self._flows: dict[str, Flow] = {}
+        self.over: asyncio.Queue[Batch] = asyncio.Queue()
+        """Batches that have come to their end while this worker worked on all there are."""
         self.images_saved = 0
         """Pictures that this worker has brought home."""
         self.give_up_after_s: float | None = None
         """Stop when the vendor has not answered for so long; None waits for as long as it takes."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._presence.worker.name
 
     @property
     def admission(self) -> Admission:
@@ -129,7 +146,7 @@ class BatchWorker:
 
     def rate(self, req_keys: Collection[str]) -> Rate:
         """Tasks a minute from the first submit to the last end, beside what the lanes of these products could do."""
-        flow = self._flow
+        flow = self._flows[self._only.id] if self._only else Flow(self._log, "")
         lasted_s = flow.lasted_s
         tasks = flow.ended_tasks / lasted_s * 60 if lasted_s and flow.ended_tasks else None
         return Rate(tasks, self._admission.possible_a_minute(req_keys))
@@ -150,78 +167,135 @@ class BatchWorker:
         if self._main is not None:
             self._main.cancel()
 
-    async def run(self, batch: Batch) -> RunEnd:
-        """Work until the batch is over, or `stop` was called and everything that ran has ended.
+    async def run(self, batch: Batch | None) -> RunEnd:
+        """Work until the batch is over, or `stop` was called and everything that ran has ended. None: on all batches.
 
         A fault that nobody foresaw ends the run with that exception, once every submit on its way has its answer
         written down; what runs at the vendor is adopted at the next start.
         """
+        self._only = batch
         await self._engine.register(self._presence.worker)
         self._main = asyncio.current_task()
+        beating = asyncio.create_task(self._beat(), name="heartbeat")
         try:
-            return await self._run_safely(batch)
+            return await self._run_safely()
         except asyncio.CancelledError:
             if not self._leaving:
                 raise
             return RunEnd.INTERRUPTED
         finally:
-            for carrying in self._running:
+            for carrying in (*self._running, beating):
                 carrying.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(*self._running, beating, return_exceptions=True)
             with suppress(StoreError):  # its free lock tells as much
                 await self._engine.unregister(self._presence.worker)
 
-    async def _run_safely(self, batch: Batch) -> RunEnd:
+    async def watch(self, batch: Batch) -> RunEnd:
+        """Work on nothing: wait until others have brought the batch to its end, or until `stop`."""
+        self._flows[batch.id] = Flow(self._log, batch.id)
+        self._only = batch
+        self._main = asyncio.current_task()
         try:
-            end = await self._run(batch)
-            self._flow.ended(end.value, (await self._engine.counts(batch.id)).get(State.IN_DOUBT, 0))
+            while not self._stopping:
+                if is_over(await self._engine.counts(batch.id)):
+                    return RunEnd.OVER
+                self._wake.clear()
+                await wait_for(self._wake, self._clock.scaled(LOOK_AROUND_EVERY_S), self._clock)
+        except asyncio.CancelledError:
+            if not self._leaving:
+                raise
+        return RunEnd.INTERRUPTED
+
+    async def _beat(self) -> None:
+        """Show that this worker lives. Whoever is silent for a lease is taken for dead."""
+        while True:
+            await self._clock.sleep(self._clock.scaled(HEARTBEAT_EVERY_S))
+            with suppress(StoreError):  # when the database is back, the next one tells
+                if not await self._engine.heartbeat(self._presence.worker):
+                    self._log.tell("lease_lost")
+
+    async def _run_safely(self) -> RunEnd:
+        try:
+            end = await self._run()
+            for batch_id, flow in self._flows.items():
+                flow.ended(end.value, (await self._engine.counts(batch_id)).get(State.IN_DOUBT, 0))
             return end
         except Exception:
             self.stop(quick=True)  # a submit that is cut off would be in doubt
             await asyncio.gather(*self._running, return_exceptions=True)
             raise
 
-    async def _run(self, batch: Batch) -> RunEnd:
+    async def _run(self) -> RunEnd:
         started = self._first.answered_at = self._clock.elapsed()
         self._looked_around_at = started
         await self._engine.changed_elsewhere()  # from here on
         await self._engine.shorten_waits()
         await self._forget_rests()
-        await self._begin_story(batch)
-        await self._rescue(batch)
+        await self._see_batches()
+        await self._rescue()
         rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
         while True:
             self._wake.clear()
             if self._clock.elapsed() - self._looked_around_at >= self._clock.scaled(LOOK_AROUND_EVERY_S):
-                await self._look_around(batch)  # a lane that is never idle has to heed others, too
-            turn = NOTHING if self._stopping else await self._fill(batch)
-            if not self._running and (end := await self._end(batch, turn)):
+                await self._look_around()  # a lane that is never idle has to heed others, too
+            turn = NOTHING if self._stopping else await self._fill_all()
+            if not self._running and (end := await self._end(turn)):
                 return end
-            if end := await self._never_answered(started) or await self._no_host(turn):
+            if self._only and (end := await self._never_answered(started) or await self._no_host(turn)):
                 return end
             if self._clock.elapsed() >= rescue_at:
-                await self._rescue(batch)
+                await self._rescue()
                 rescue_at = self._clock.elapsed() + self._clock.scaled(RESCUE_EVERY_S)
             due_at = inf if turn.due_in_s is None else self._clock.elapsed() + turn.due_in_s
-            await self._wait(batch, turn, min(due_at, rescue_at))
+            await self._wait(turn, min(due_at, rescue_at))
             self._raise_fault()
 
-    async def _begin_story(self, batch: Batch) -> None:
-        """What there is to do, and under which limit."""
+    async def _see_batches(self) -> None:
+        """The batches to work on, and of each new one what there is to do, and under which limit."""
+        before = self._batches
+        self._batches = [self._only] if self._only else await self._engine.open_batches()
+        open_ = {batch.id for batch in self._batches}
+        for batch in before:
+            if batch.id not in open_:
+                await self._see_end(batch)
+        for batch in self._batches:
+            if batch.id in self._flows:
+                continue
+            counts = await self._engine.counts(batch.id)
+            self._products[batch.id] = products = await self._engine.products(batch.id)
+            unfinished = sum(count for state, count in counts.items() if state not in FINAL | AWAITING_DECISION)
+            self._flows[batch.id] = flow = Flow(self._log, batch.id)
+            flow.started(unfinished, self._admission.limit_words(products))
+
+    async def _see_end(self, batch: Batch) -> None:
+        """It is over, or paused; whoever writes its reports is told of an end."""
         counts = await self._engine.counts(batch.id)
-        self._products = await self._engine.products(batch.id)
-        unfinished = sum(count for state, count in counts.items() if state not in FINAL | AWAITING_DECISION)
-        self._flow = Flow(self._log, batch.id)
-        self._flow.started(unfinished, self._admission.limit_words(self._products))
+        if is_over(counts):
+            self._flows.pop(batch.id).ended(RunEnd.OVER.value, counts.get(State.IN_DOUBT, 0))
+            self.over.put_nowait(batch)
+
+    async def _fill_all(self) -> Turn:
+        """Every batch takes its share of what is free."""
+        turns = [await self._fill(batch) for batch in self._batches]
+        due = [turn.due_in_s for turn in turns if turn.due_in_s is not None]
+        return Turn(
+            [task for turn in turns for task in turn.tasks],
+            min(due, default=None),
+            frozenset().union(*(turn.waiting for turn in turns)),
+            is_shared=any(turn.is_shared for turn in turns),
+            is_out_of_budget=bool(turns) and all(turn.is_out_of_budget for turn in turns),
+        )
 
     async def _fill(self, batch: Batch) -> Turn:
         """Submit what finds a slot, and publish what will need one."""
-        turn = await self._admission.turn(self._presence.worker, batch.id)
+        flow = self._flows[batch.id]
+        asked_at = self._clock.elapsed()
+        turn = await self._admission.turn(self._presence.worker, batch.id, self._jobs_left())
         for task in turn.tasks:
-            self._carry(task)
+            self._carry(task, asked_at)
         for lane, belief in self._admission.learned(turn):
-            self._flow.learned(lane, belief)
-        self._flow.filled(turn, self._admission.limit_of(self._products))
+            flow.learned(lane, belief)
+        flow.filled(turn, self._admission.limit_of(self._products[batch.id]))
         if State.QUEUED not in turn.waiting:
             return turn
         ahead = self._admission.ahead(self._run_task.host_name)
@@ -231,7 +305,13 @@ class BatchWorker:
         due = [due_s for due_s in (turn.due_in_s, prepared.due_in_s) if due_s is not None]
         return replace(turn, due_in_s=min(due, default=None))
 
-    async def _wait(self, batch: Batch, turn: Turn, until: float) -> None:
+    def _jobs_left(self) -> int | None:
+        """How many more jobs this worker may have at the vendor; None: as many as there are slots."""
+        if self._max_jobs is None:
+            return None
+        return max(0, self._max_jobs - sum(state in AT_VENDOR for state in self._running.values()))
+
+    async def _wait(self, turn: Turn, until: float) -> None:
         """Until something happens here, `until` has come, or another program changed something."""
         every_s = self._clock.scaled(HAND_OVER_EVERY_S if turn.is_shared else LOOK_AROUND_EVERY_S)
         while not self._wake.is_set():
@@ -243,10 +323,10 @@ class BatchWorker:
             self._notice_gap(self._clock.now() - wall, self._clock.elapsed() - elapsed, left_s)
             if woken or (turn.is_shared and await self._has_changed_elsewhere()):
                 return
-            if not turn.is_shared and await self._look_around(batch):
+            if not turn.is_shared and await self._look_around():
                 return
 
-    async def _look_around(self, batch: Batch) -> bool:
+    async def _look_around(self) -> bool:
         """Heed what another program has changed; whether there was anything."""
         self._looked_around_at = self._clock.elapsed()
         await self._has_changed_elsewhere()
@@ -254,8 +334,9 @@ class BatchWorker:
             return False
         self._changed_elsewhere = False
         await self._admission.reread_limits()
+        await self._see_batches()
         await self._cancel_asked()
-        await self._decide(batch)
+        await self._decide()
         return True
 
     async def _has_changed_elsewhere(self) -> bool:
@@ -288,11 +369,12 @@ class BatchWorker:
 
     # -- carrying
 
-    def _carry(self, task: Task) -> None:
+    def _carry(self, task: Task, held_since: float | None = None) -> None:
         """Begin with a task that the engine has just given to this worker."""
         if task.can_go_on:
-            self._flow.begun(task, self._clock.elapsed())
-            self._begin(self._carrying(task), task)
+            if flow := self._flows.get(task.batch):
+                flow.begun(task, self._clock.elapsed())
+            self._begin(self._carrying(task, held_since), task)
 
     def _begin(self, doing: Coroutine[object, object, None], task: Task) -> None:
         under_way = asyncio.create_task(self._to_its_end(doing), name=f"task-{task.id}")
@@ -311,10 +393,10 @@ class BatchWorker:
         del self._running[under_way]
         self._wake.set()
 
-    async def _carrying(self, task: Task) -> None:
+    async def _carrying(self, task: Task, held_since: float | None) -> None:
         this = asyncio.current_task()
         assert this is not None
-        async for moved in self._run_task.steps(task):
+        async for moved in self._run_task.steps(task, held_since):
             self._first.note(task.state, moved, self._clock.elapsed())
             looked = (
                 task.state is State.SUBMITTING
@@ -323,7 +405,8 @@ class BatchWorker:
             )
             task = moved
             self._running[this] = moved.state
-            self._flow.moved(moved, self._clock.elapsed())
+            if flow := self._flows.get(moved.batch):
+                flow.moved(moved, self._clock.elapsed())
             self.images_saved += len(moved.files)
             # Its slot is free, long before its pictures are here; or its answer says that others may go, too.
             if moved.state not in AT_VENDOR or looked:
@@ -335,7 +418,7 @@ class BatchWorker:
         if task.state is State.IN_DOUBT:
             await self._decide_one(task)
 
-    async def _rescue(self, batch: Batch) -> None:
+    async def _rescue(self) -> None:
         """Adopt and go on before anything new is submitted; and what else is worth a look now and then."""
         if not self._stopping:
             adopted = await self._rescuer.adopt_all()
@@ -343,16 +426,18 @@ class BatchWorker:
                 self._log.tell("tasks_adopted", count=len(adopted))
             for task in adopted:
                 self._carry(task)
+        await self._see_batches()
         await self._cancel_asked()
-        await self._decide(batch)
+        await self._decide()
 
     # -- decisions and wishes
 
-    async def _decide(self, batch: Batch) -> None:
-        """Apply the batch's policy to its tasks in doubt."""
-        if batch.on_doubt.action != "hold":
-            for task in await self._engine.doubts(batch.id):
-                await self._decide_one(task)
+    async def _decide(self) -> None:
+        """Apply each batch's policy to its tasks in doubt."""
+        for batch in self._batches:
+            if batch.on_doubt.action != "hold":
+                for task in await self._engine.doubts(batch.id):
+                    await self._decide_one(task)
         if not self._stopping:
             for task in await self._rescuer.adopt_unheld():
                 self._carry(task)  # a job that a person found: somebody has to look at it
@@ -396,10 +481,13 @@ class BatchWorker:
         if self._fault is not None:
             raise self._fault
 
-    async def _end(self, batch: Batch, turn: Turn) -> RunEnd | None:
+    async def _end(self, turn: Turn) -> RunEnd | None:
         self._raise_fault()
         if self._stopping:
             return RunEnd.INTERRUPTED
+        if self._only is None:
+            return None
+        batch = self._only
         counts = await self._engine.counts(batch.id)
         if is_over(counts):
             return RunEnd.OVER

@@ -41,6 +41,7 @@ LEVELS: Final[dict[str, int]] = {
     "batch_ended": INFO,
     "batch_held": WARNING,
     "batch_stopped": WARNING,
+    "lease_lost": WARNING,
     "tasks_adopted": INFO,
     "woke_up": WARNING,
     "submit_sent": INFO,

@@ -14,9 +14,14 @@ def configuration() -> Config:
     return config
 
 
-def upgrade(database: sa.Engine) -> None:
-    """Bring the database to the newest revision. Two programs may do it at once: the second finds it done."""
+def upgrade(database: sa.Engine, lock: sa.TextClause | None = None) -> None:
+    """Bring the database to the newest revision. Two programs may do it at once: the second finds it done.
+
+    `lock`: a statement that waits for the others, where a transaction alone does not.
+    """
     config = configuration()
     with database.begin() as connection:
+        if lock is not None:
+            connection.execute(lock)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -74,6 +74,8 @@ def set_priority(connection: sa.Connection, priority: int, batch_id: str | None,
 
 def enqueue(connection: sa.Connection, batch_id: str, rows: Sequence[NewTask], now: float) -> Added:
     """Add rows. A row that is known with the same content is left alone; with another, it gets a new revision."""
+    # Two may do it at once: the second finds the rows of the first.
+    connection.execute(sa.select(batches.c.id).where(batches.c.id == batch_id).with_for_update(key_share=True))
     known = _newest(connection, batch_id, [row.row for row in rows])
     new = [row for row in rows if row.row not in known]
     changed = [row for row in rows if row.row in known and known[row.row]["digest"] != row.digest]

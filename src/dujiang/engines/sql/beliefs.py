@@ -23,7 +23,11 @@ from dujiang.engines.sql.schema import attempts, lane_events, lanes, tasks
 MOST_COUNTED: Final = 200
 """Waiting tasks beyond this change nothing, but for a lane that holds more."""
 
-_LANE: Final = sa.select(lanes.c.belief, lanes.c.in_force).where(lanes.c.id == sa.bindparam("lane"))
+_LANE: Final = (
+    sa.select(lanes.c.belief, lanes.c.in_force)
+    .where(lanes.c.id == sa.bindparam("lane"))
+    .with_for_update(key_share=True)
+)
 _LOAD: Final = sa.select(
     sa.func.count(),
     sa.func.count().filter(attempts.c.outcome == Outcome.RUNNING.value),

@@ -45,6 +45,7 @@ _HEAD: Final = (
     )
     .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
     .limit(sa.bindparam("at_most"))
+    .with_for_update(of=tasks, skip_locked=True)
 )
 _CLAIM: Final = (
     sa.update(tasks)
@@ -86,13 +87,27 @@ _IN_FORCE: Final = (  # a lane that found its limit before learns nothing while 
     .where(lanes.c.id == sa.bindparam("lane"), lanes.c.in_force != sa.bindparam("words"))
     .values(in_force=sa.bindparam("words"))
 )
-_BATCH: Final = sa.select(
-    sa.or_(batches.c.paused, EVERYTHING_PAUSED).label("paused"),
-    batches.c.priority,
-    batches.c.max_images,
-    batches.c.images_taken,
-).where(batches.c.id == sa.bindparam("batch"))
-_ACCOUNTS: Final = sa.select(accounts.c.id, accounts.c.pace, accounts.c.stopped, accounts.c.daily_images)
+_BATCH: Final = (
+    sa.select(
+        sa.or_(batches.c.paused, EVERYTHING_PAUSED).label("paused"),
+        batches.c.priority,
+        batches.c.max_images,
+        batches.c.images_taken,
+    )
+    .where(batches.c.id == sa.bindparam("batch"))
+    .with_for_update(of=batches, key_share=True)
+)
+_LOCK_LANES: Final = (  # where many may write at once: whoever counts a lane's slots has it alone
+    sa.select(lanes.c.id)
+    .where(lanes.c.id.in_(sa.bindparam("lanes", expanding=True)))
+    .order_by(lanes.c.id)
+    .with_for_update(key_share=True)
+)
+_ACCOUNTS: Final = (
+    sa.select(accounts.c.id, accounts.c.pace, accounts.c.stopped, accounts.c.daily_images)
+    .order_by(accounts.c.id)
+    .with_for_update(key_share=True)
+)
 
 
 def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], batch_id: str, now: float) -> Turn:
@@ -100,6 +115,8 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
     batch = connection.execute(_BATCH, {"batch": batch_id}).one_or_none()
     if batch is None or batch.paused:
         return Turn([], None, _waiting(connection, batch_id))
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_LANES, {"lanes": [offer.lane.id for offer in offers]})
     claiming = _Claiming(connection, worker, batch_id, batch, now)
     for offer in offers:
         claiming.fill(offer)
@@ -177,16 +194,20 @@ class _Claiming:
 
     def fill(self, offer: Offer) -> None:
         """Take what the lane has room for, of what the batch has ready."""
-        if self._is_too_dear(offer):
+        if self._is_too_dear(offer) or self._left(offer) == 0:
             return
         account = self._accounts.get(offer.lane.account_id)
         if account is not None and account.stopped:
             return
         room = self._room(offer)
-        share = self._lines.share(offer, room.wanted)
+        share = self._lines.share(offer, min(room.wanted, self._left(offer)))
         self._due += [share.again_s] if share.again_s is not None else []
         if not share.places or not self._take_heads(offer, replace(room, wanted=share.places)):
             self._lines.wait(offer)
+
+    def _left(self, offer: Offer) -> int:
+        """How many more tasks the turn may take."""
+        return offer.at_most if offer.in_all is None else max(0, offer.in_all - len(self._claimed))
 
     def _take_heads(self, offer: Offer, room: Room) -> int:
         """Take so many tasks from the head of the line; how many there were, and could be paid for."""

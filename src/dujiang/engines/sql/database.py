@@ -15,7 +15,8 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from dujiang.domain.errors import DujiangError
+from dujiang.engines.sql import postgres
+from dujiang.engines.sql.refusals import DatabaseRefused
 from dujiang.engines.sql.schema import REVISION
 
 BUSY_S: Final = 30
@@ -52,21 +53,14 @@ SYNCED_FOLDERS: Final = (
 )
 
 
-class DatabaseRefused(DujiangError):
-    """The database can't be trusted with money as it is. `code` says why; `fields` fill its text."""
-
-    def __init__(self, why: str, **fields: object) -> None:
-        super().__init__(why)
-        self.why = f"database_{why}"
-        self.fields = fields
-
-
 def connect(url: str, *, synchronous: str = "FULL") -> sa.Engine:
-    """A pool of connections to `url` (`sqlite:///PATH`), checked, with the newest schema.
+    """A pool of connections to `url` (`sqlite:///PATH`, `postgresql://…`), checked, with the newest schema.
 
     `synchronous`: OFF is for tests alone. Raises `DatabaseRefused`.
     """
     place = sa.make_url(url)
+    if place.get_backend_name() == "postgresql":
+        return postgres.connect(place)
     if place.get_backend_name() != "sqlite" or not place.database or place.database == ":memory:":
         raise DatabaseRefused("unsupported", url=place.render_as_string(hide_password=True))
     path = Path(place.database).expanduser()
@@ -153,6 +147,8 @@ def schema_revision(database: sa.Engine) -> str | None:
 
 def revision_of(url: str) -> str | None:
     """The migration that the database at `url` stands at, without making or changing it; None if there is none."""
+    if sa.make_url(url).get_backend_name() == "postgresql":
+        return postgres.revision_of(sa.make_url(url))
     path = Path(sa.make_url(url).database or "").expanduser()
     if not path.is_file():
         return None

@@ -17,10 +17,11 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, lanes, preparation, records
-from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of
+from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records
+from dujiang.engines.sql.postgres import PostgresStore
+from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
-from dujiang.engines.sql.writer import Writer, store_error
+from dujiang.engines.sql.writer import SqliteStore, store_error
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
@@ -32,11 +33,15 @@ CANCELLED: Final = 2000  # tasks in one transaction, about 0.1 s: what runs must
 class SqlEngine:
     """Tasks in a SQL database. See `ports.Engine` for what each method promises."""
 
-    def __init__(self, database: sa.Engine, clock: Clock) -> None:
+    def __init__(self, database: sa.Engine, clock: Clock, *, own_clock: bool = False) -> None:
+        """`own_clock`: `clock` decides even where the database has one; for tests."""
         self.database = database
         self._clock = clock
-        self._writer = Writer(database)
-        self._seen_version: int | None = None
+        self._store: SqliteStore | PostgresStore
+        if database.dialect.name == "postgresql":
+            self._store = PostgresStore(database, clock.now if own_clock else None)
+        else:
+            self._store = SqliteStore(database, clock.now)
 
     # -- batches and rows
 
@@ -107,6 +112,14 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._read(lambda connection: batch_changes.counts(connection, batch_id))
 
+    async def open_batches(self) -> list[Batch]:
+        """See `ports.Engine`."""
+        unfinished = [state.value for state in State if state not in FINAL]
+        to_do = sa.exists().where(tasks.c.batch_id == batches.c.id, tasks.c.newest, tasks.c.state.in_(unfinished))
+        query = sa.select(batches).where(~batches.c.paused, to_do).order_by(batches.c.created_at, batches.c.id)
+        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
+        return [batch_of(row) for row in rows]
+
     async def products(self, batch_id: str) -> frozenset[str]:
         """See `ports.Engine`."""
         query = sa.select(tasks.c.req_key).where(tasks.c.batch_id == batch_id, tasks.c.newest).distinct()
@@ -133,8 +146,7 @@ class SqlEngine:
 
     async def lanes(self) -> list[LaneUse]:
         """See `ports.Engine`."""
-        now = self._clock.now()
-        return await self._read(lambda connection: lanes.use(connection, now))
+        return await self._read(lambda connection: lanes.use(connection, self._store.now(connection)))
 
     async def accounts(self, day_began_at: float) -> list[AccountUse]:
         """See `ports.Engine`."""
@@ -176,12 +188,15 @@ class SqlEngine:
 
     async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
         """See `ports.Engine`."""
-        return await self._change(lambda connection, now: claims.claim(connection, worker, offers, batch_id, now))
+        return await self._change(
+            lambda connection, now: claims.claim(connection, worker, offers, batch_id, now), tells=_took_something
+        )
 
     async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
         """See `ports.Engine`."""
         return await self._change(
-            lambda connection, now: preparation.claim_preparation(connection, worker, batch_id, ahead, now)
+            lambda connection, now: preparation.claim_preparation(connection, worker, batch_id, ahead, now),
+            tells=_took_something,
         )
 
     async def published(self, sha256s: Sequence[str], host: str) -> Mapping[str, Published]:
@@ -278,13 +293,20 @@ class SqlEngine:
 
     async def register(self, worker: Worker) -> None:
         """See `ports.Engine`."""
-        values = {
-            "id": worker.id,
-            "machine": worker.machine,
-            "pid": worker.pid,
-            "started_at": worker.started_at,
-        }
-        await self._change(lambda connection, _: connection.execute(sa.insert(workers).values(**values)))
+        names = ("id", "machine", "pid", "started_at", "name", "version")
+        values = {name: getattr(worker, name) for name in names}
+        await self._change(lambda connection, now: connection.execute(sa.insert(workers).values(seen_at=now, **values)))
+
+    async def heartbeat(self, worker: Worker) -> bool:
+        """See `ports.Engine`."""
+
+        def change(connection: sa.Connection, now: float) -> bool:
+            this = workers.c.id == worker.id
+            was_ended = connection.execute(sa.select(workers.c.ended_at).where(this).with_for_update()).scalar()
+            connection.execute(sa.update(workers).where(this).values(seen_at=now, ended_at=None))
+            return was_ended is None
+
+        return await self._change(change, tells=lambda lived: False)
 
     async def unregister(self, worker: Worker) -> None:
         """See `ports.Engine`."""
@@ -298,8 +320,12 @@ class SqlEngine:
         """See `ports.Engine`."""
         holding = sa.select(tasks.c.owner).where(IS_HELD, tasks.c.owner.is_not(None))
         query = sa.select(workers).where(sa.or_(workers.c.ended_at.is_(None), workers.c.id.in_(holding)))
-        rows = await self._read(lambda connection: connection.execute(query).mappings().all())
-        return [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
+
+        def read(connection: sa.Connection) -> list[Worker]:
+            now = self._store.now(connection)
+            return [worker_of(row, now) for row in connection.execute(query).mappings()]
+
+        return await self._read(read)
 
     async def adopt(
         self,
@@ -336,21 +362,19 @@ class SqlEngine:
 
     async def changed_elsewhere(self) -> bool:
         """See `ports.Engine`."""
-
-        # Remembered only once it is answered: a change may run twice, when its group fails.
-        version = await self._writer.do(lambda connection: connection.exec_driver_sql("PRAGMA data_version").scalar())
-        seen, self._seen_version = self._seen_version, version
-        return seen is not None and seen != version
+        return await self._store.changed_elsewhere()
 
     async def aclose(self) -> None:
         """See `ports.Engine`."""
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._store.close)
         self.database.dispose()
 
     # -- how
 
-    async def _change(self, change: Callable[[sa.Connection, float], T]) -> T:
-        return await self._writer.do(lambda connection: change(connection, self._clock.now()))
+    async def _change(
+        self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool] = lambda result: True
+    ) -> T:
+        return await self._store.change(change, tells)
 
     async def _read(self, read: Callable[[sa.Connection], T]) -> T:
         def run() -> T:
@@ -358,7 +382,8 @@ class SqlEngine:
                 with self.database.connect().execution_options(reading=True) as connection:
                     return read(connection)
             except DBAPIError as error:
-                if refused := store_error(error):
+                refused = store_error(error) if isinstance(self._store, SqliteStore) else postgres.store_error(error)
+                if refused is not None:
                     raise refused from error
                 raise
 
@@ -367,3 +392,8 @@ class SqlEngine:
     async def _tasks(self, query: sa.Select[tuple[object, ...]]) -> list[Task]:
         rows = await self._read(lambda connection: connection.execute(query).mappings().all())
         return [task_of(row) for row in rows]
+
+
+def _took_something(turn: Turn) -> bool:
+    """Whether others want to know of it."""
+    return bool(turn.tasks)

@@ -9,7 +9,9 @@ from dujiang.domain.pace import Pace
 from dujiang.engines.sql.rows import dumped
 from dujiang.engines.sql.schema import accounts, attempts, lanes
 
-_PACE: Final = sa.select(accounts.c.pace).where(accounts.c.id == sa.bindparam("account"))
+_PACE: Final = (
+    sa.select(accounts.c.pace).where(accounts.c.id == sa.bindparam("account")).with_for_update(key_share=True)
+)
 _STORE: Final = (
     sa.update(accounts).where(accounts.c.id == sa.bindparam("account")).values(pace=sa.bindparam("new_pace"))
 )

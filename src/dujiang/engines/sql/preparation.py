@@ -36,6 +36,7 @@ _QUEUED: Final = (
     )
     .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
     .limit(sa.bindparam("at_most"))
+    .with_for_update(of=tasks, skip_locked=True)
 )
 
 
@@ -64,7 +65,8 @@ def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, 
 
 def _may_prepare(connection: sa.Connection, batch_id: str, ahead: Ahead) -> bool:
     """Whether what would be uploaded could be submitted: nothing is paused, and there is a budget for it."""
-    batch = connection.execute(sa.select(batches, EVERYTHING_PAUSED).where(batches.c.id == batch_id)).one_or_none()
+    query = sa.select(batches, EVERYTHING_PAUSED).where(batches.c.id == batch_id)
+    batch = connection.execute(query.with_for_update(of=batches, key_share=True)).one_or_none()
     if batch is None or batch.paused or batch[-1] or not batch_budget(batch).allows(1):
         return False
     theirs = accounts.c.id.in_(ahead.account_ids)

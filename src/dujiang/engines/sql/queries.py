@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
@@ -10,12 +10,22 @@ import sqlalchemy as sa
 
 from dujiang.domain.accounts import lane_name
 from dujiang.domain.batch import batch_state
-from dujiang.domain.lifecycle import State
+from dujiang.domain.lifecycle import AT_VENDOR, State
 from dujiang.domain.run_times import percentile_s
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql.batches import counts
 from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, request_of
-from dujiang.engines.sql.schema import attempts, batches, events, lane_events, lanes, references, tasks
+from dujiang.engines.sql.schema import (
+    IS_HELD,
+    attempts,
+    batches,
+    events,
+    lane_events,
+    lanes,
+    references,
+    tasks,
+    workers,
+)
 
 PAGE: Final = 50
 
@@ -211,6 +221,49 @@ def report_rows(connection: sa.Connection, batch_id: str) -> Iterator[dict[str, 
         if not page:
             return
         position, last_id = page[-1]["position"], page[-1]["id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A worker that runs, as far as is known, and what it has in hand."""
+
+    id: str
+    name: str
+    machine: str
+    pid: int
+    version: str
+    started_at: float
+    silent_s: float
+    jobs: int
+    """At the vendor."""
+    tasks: int
+    """In all."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self) | {"silent_s": round(self.silent_s, 1)}
+
+
+def holdings(connection: sa.Connection, now: float) -> list[Holding]:
+    """Workers that have not left, oldest first."""
+    at_vendor = sa.func.count().filter(tasks.c.state.in_([state.value for state in AT_VENDOR]))
+    query = (
+        sa.select(workers, sa.func.count(tasks.c.id).label("tasks"), at_vendor.label("jobs"))
+        .select_from(workers)
+        .outerjoin(tasks, sa.and_(tasks.c.owner == workers.c.id, IS_HELD))
+        .where(workers.c.ended_at.is_(None))
+        .group_by(workers.c.id)
+        .order_by(workers.c.started_at, workers.c.id)
+    )
+    return [
+        Holding(
+            **{name: row[name] for name in ("id", "machine", "pid", "version", "started_at", "jobs", "tasks")},
+            name=row["name"] or row["id"],
+            silent_s=max(0.0, now - (row["seen_at"] or row["started_at"])),
+        )
+        for row in connection.execute(query).mappings()
+    ]
 
 
 HOUR_S: Final = 3600.0

@@ -237,7 +237,7 @@ def rest(connection: sa.Connection, order: RestOrder, now: float) -> None:
     Two are exceptions: the disk, as whoever tells of it has just looked, and a host that has refused one picture more.
     """
     this = sa.and_(rests.c.subject == order.subject.value, rests.c.key == order.key)
-    found = connection.execute(sa.select(rests).where(this)).mappings().one_or_none()
+    found = connection.execute(sa.select(rests).where(this).with_for_update()).mappings().one_or_none()
     in_force = found is not None and now < found["until"] <= now + found["length_s"]
     if in_force and order.subject is not Subject.DISK and order.code != "host_refusals":
         return

@@ -15,6 +15,7 @@ from dujiang.domain.requests import Request
 from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.schema import accounts, attempts, lanes, tasks
+from dujiang.ports import Worker
 
 _ENCODED: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # one for a million rows
 
@@ -142,6 +143,13 @@ def batch_of(row: StoredRow) -> Batch:
         max_images=row["max_images"],
         images_taken=row["images_taken"],
     )
+
+
+def worker_of(row: StoredRow, now: float) -> Worker:
+    """A worker from a row of its table."""
+    silent_s = now - row["seen_at"] if row["seen_at"] is not None else 0.0
+    names = ("id", "machine", "pid", "started_at", "name", "version")
+    return Worker(**{name: row[name] for name in names}, silent_s=max(0.0, silent_s))
 
 
 def rest_of(row: StoredRow) -> Rest:

@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 
 batches: Final = sa.Table(
     "batches",
@@ -236,4 +236,7 @@ workers: Final = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
+    sa.Column("seen_at", sa.Float),  # its last sign of life
+    sa.Column("name", sa.Text, nullable=False, server_default=""),
+    sa.Column("version", sa.Text, nullable=False, server_default=""),
 )

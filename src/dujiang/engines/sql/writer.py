@@ -127,6 +127,34 @@ class Writer:
                 self._closing.wait(AGAIN_AFTER_S)
 
 
+class SqliteStore:
+    """Changes and news of a SQLite database, as the engine wants them."""
+
+    def __init__(self, database: sa.Engine, now: Callable[[], float]) -> None:
+        self._now = now
+        self._writer = Writer(database)
+        self._seen_version: int | None = None
+
+    async def change(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
+        """Run `change` in a transaction; its result once that is committed. What others want to know they see."""
+        return await self._writer.do(lambda connection: change(connection, self._now()))
+
+    def now(self, connection: sa.Connection) -> float:
+        """The clock of this machine, which all who use the file share."""
+        return self._now()
+
+    async def changed_elsewhere(self) -> bool:
+        """Whether another program has changed the file since this was last asked."""
+        # Remembered only once it is answered: a change may run twice, when its group fails.
+        version = await self._writer.do(lambda connection: connection.exec_driver_sql("PRAGMA data_version").scalar())
+        seen, self._seen_version = self._seen_version, version
+        return seen is not None and seen != version
+
+    def close(self) -> None:
+        """Finish what was accepted. Blocks."""
+        self._writer.close()
+
+
 def store_error(error: DBAPIError) -> StoreError | None:
     """The store's refusal that `error` stands for; None if it is a fault of the statement."""
     reason = str(error.orig).lower()

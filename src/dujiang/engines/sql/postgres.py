@@ -1,0 +1,304 @@
+"""PostgreSQL: connections, transactions and what other programs tell. SQLite's are in `database` and `writer`.
+
+The statements are the same. What differs stands here:
+- Many may write at once, so whoever reads in order to write locks what it reads (`with_for_update` in the queries,
+  which SQLite ignores): the batch, then lanes, then accounts, always in this order.
+- Each change is a transaction of its own; the database puts their commits together.
+- The database's clock decides, as programs on several machines have several clocks.
+- A connection that breaks while it commits leaves open whether it did: the database is asked what became of it.
+- Everything works through PgBouncer in transaction mode: nothing is set for a session, no statement is prepared, and
+  where LISTEN can't be had, looking now and then takes its place.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from dujiang.domain.errors import StoreError
+from dujiang.engines.sql.refusals import DatabaseRefused
+from dujiang.engines.sql.schema import REVISION
+
+T = TypeVar("T")
+
+CONNECT_S: Final = 10
+STATEMENT_S: Final = 30
+LOCK_S: Final = 10
+GONE_AFTER_MS: Final = 10_000  # a partition ends in seconds, not in hours
+AT_ONCE: Final = 8
+"""Transactions of one program at the same time."""
+PATIENCE_S: Final = 60.0
+"""How long a database that is away or full is tried again before whoever asked is told."""
+AGAIN_AFTER_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+CHANNEL: Final = "dujiang"
+MIGRATING: Final = 7_202_311  # an advisory lock: one program brings the schema up to date, the others wait
+
+# SQLSTATE: what passes by trying again, and what the store refuses.
+CONFLICTS: Final = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock time-out
+TWICE: Final = "23505"  # two made the same at once: the second finds it when it tries again
+TWICE_TRIES: Final = 5
+FULL: Final = frozenset({"53100", "53200", "53300", "53400"})
+AWAY: Final = ("08", "57P")  # connection exceptions; the server is going down, or not up yet
+
+_BEGIN: Final = sa.text(
+    "SELECT extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()::text,"
+    " set_config('statement_timeout', :statement_ms, true), set_config('lock_timeout', :lock_ms, true),"
+    " set_config('synchronous_commit', 'on', true)"
+).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000))
+_NOW: Final = sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")
+_STATUS: Final = sa.text("SELECT pg_xact_status(CAST(:xid AS text)::xid8)")
+_TELL: Final = sa.text(f"SELECT pg_notify('{CHANNEL}', :who)")
+
+
+def connect(url: sa.URL) -> sa.Engine:
+    """A pool of connections, with the newest schema. Raises `DatabaseRefused`."""
+    database = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={
+            "connect_timeout": CONNECT_S,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": GONE_AFTER_MS,
+            "prepare_threshold": None,
+            "application_name": "dujiang",
+        },
+        pool_size=AT_ONCE,
+        max_overflow=AT_ONCE,
+        pool_recycle=1800,
+    )
+    try:
+        _migrate(database, url)
+    except DBAPIError as error:
+        database.dispose()
+        raise DatabaseRefused("unreachable", url=_shown(url), reason=str(error.orig).strip()) from error
+    except BaseException:
+        database.dispose()
+        raise
+    return database
+
+
+def _shown(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _migrate(database: sa.Engine, url: sa.URL) -> None:
+    revision = schema_revision(database)
+    if revision == REVISION:
+        return
+    if revision is not None and revision > REVISION:
+        raise DatabaseRefused("newer", path=_shown(url), found=revision, known=REVISION)
+    from dujiang.engines.migrations import upgrade  # Alembic is slow to import, and seldom needed  # noqa: PLC0415
+
+    upgrade(database, lock=sa.text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
+
+
+def schema_revision(database: sa.Engine) -> str | None:
+    """The migration that the database stands at; None if it is new."""
+    with database.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return None if found is None else str(found)
+
+
+def revision_of(url: sa.URL) -> str | None:
+    """The same of the database at `url`; None if it can't be reached either."""
+    database = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": CONNECT_S})
+    try:
+        return schema_revision(database)
+    except DBAPIError:
+        return None
+    finally:
+        database.dispose()
+
+
+def store_error(error: DBAPIError) -> StoreError | None:
+    """The store's refusal that `error` stands for; None if it is a fault of the statement."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    told = str(error.orig).strip()
+    if state in FULL:
+        return StoreError(told, why="full")
+    if state == "25006":
+        return StoreError(told, why="denied")
+    lost = error.connection_invalidated or (isinstance(error, sa.exc.OperationalError) and not state)
+    return StoreError(told, why="gone") if lost or state.startswith(AWAY) else None
+
+
+def _is_conflict(error: DBAPIError, tries: int) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    return state in CONFLICTS or (state == TWICE and tries < TWICE_TRIES)
+
+
+@dataclass(slots=True)
+class _Try:
+    """One try of a change."""
+
+    xid: str = ""
+    is_done: bool = False
+    """All its statements have run: only the commit is left."""
+    result: Any = None
+
+
+class Transactions:
+    """Runs changes, several at once, each in a transaction of its own. `do` returns when the change is on disk."""
+
+    def __init__(
+        self,
+        database: sa.Engine,
+        now: Callable[[], float] | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+        who: str | None = None,
+    ) -> None:
+        self._database = database
+        self._now = now
+        """A clock in place of the database's, for tests."""
+        self._patience_s = patience_s
+        self.who = who or uuid4().hex
+        self._closing = threading.Event()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="dujiang-transaction")
+
+    async def do(
+        self, change: Callable[[sa.Connection, float], T], *, tells: Callable[[T], bool] = lambda result: True
+    ) -> T:
+        """Run `change` in a transaction, at a moment of the database's clock; its result once that is committed.
+
+        `tells`: whether, with this result, others want to know of it. Raises what the change raises, or `StoreError` if
+        the database stays away or full.
+        """
+        if self._closing.is_set():
+            raise StoreError("the database is closed", why="gone")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, change, tells)
+
+    def close(self) -> None:
+        """Finish what was accepted, then stop. Blocks."""
+        self._closing.set()
+        self._threads.shutdown(wait=True)
+
+    def _do(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
+        give_up_at = time.monotonic() + self._patience_s
+        tries = 0
+        while True:
+            this = _Try()
+            try:
+                with self._database.connect() as connection, connection.begin():
+                    now, this.xid = connection.execute(_BEGIN).one()[:2]
+                    this.result = change(connection, now if self._now is None else self._now())
+                    if tells(this.result):
+                        connection.execute(_TELL, {"who": self.who})
+                    this.is_done = True
+                return this.result  # type: ignore[no-any-return]
+            except DBAPIError as error:
+                refused = store_error(error)
+                if refused is None and not _is_conflict(error, tries):
+                    raise
+                if this.is_done and self._was_committed(this.xid, give_up_at):
+                    return this.result  # type: ignore[no-any-return]
+                if time.monotonic() >= give_up_at or self._closing.is_set():
+                    raise (refused or StoreError(str(error.orig).strip(), why="gone")) from error
+            self._closing.wait(AGAIN_AFTER_S[min(tries, len(AGAIN_AFTER_S) - 1)])
+            tries += 1
+
+    def _was_committed(self, xid: str, give_up_at: float) -> bool:
+        """What became of a transaction whose connection broke while it was committed."""
+        while True:
+            try:
+                with self._database.connect() as connection:
+                    status = connection.execute(_STATUS, {"xid": xid}).scalar()
+                if status != "in progress":
+                    return status == "committed"
+            except DBAPIError as error:
+                if time.monotonic() >= give_up_at:
+                    refused = store_error(error)
+                    raise (refused or StoreError(str(error.orig).strip(), why="gone")) from error
+            self._closing.wait(AGAIN_AFTER_S[-1])
+
+
+class Listener:
+    """Hears of other programs' changes (LISTEN). While it can't, something may always have changed."""
+
+    def __init__(self, database: sa.Engine, who: str) -> None:
+        self._database = database
+        self._who = who
+        self._changed = threading.Event()
+        self._deaf = threading.Event()
+        self._deaf.set()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dujiang-listener", daemon=True)
+        self._thread.start()
+
+    def has_changed(self) -> bool:
+        """Whether anything may have changed since this was last asked."""
+        changed = self._changed.is_set() or self._deaf.is_set()
+        self._changed.clear()
+        return changed
+
+    def close(self) -> None:
+        """Stop listening. Blocks for a moment."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._listen()
+            except (DBAPIError, OSError, _psycopg_error()):
+                self._deaf.set()
+                self._closing.wait(1.0)
+
+    def _listen(self) -> None:
+        raw = self._database.raw_connection()
+        connection: Any = raw.driver_connection
+        raw.detach()  # it is no use to anybody else
+        try:
+            connection.autocommit = True
+            connection.execute(f"LISTEN {CHANNEL}")
+            self._deaf.clear()
+            self._changed.set()  # whatever happened before
+            while not self._closing.is_set():
+                for heard in connection.notifies(timeout=0.5):
+                    if heard.payload != self._who:
+                        self._changed.set()
+        finally:
+            connection.close()
+
+
+class PostgresStore:
+    """Changes and news of a PostgreSQL database."""
+
+    def __init__(self, database: sa.Engine, now: Callable[[], float] | None) -> None:
+        self._database = database
+        self._now = now
+        self._transactions = Transactions(database, now)
+        self._listener = Listener(database, self._transactions.who)
+
+    async def change(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
+        """See `Transactions.do`."""
+        return await self._transactions.do(change, tells=tells)
+
+    def now(self, connection: sa.Connection) -> float:
+        """The database's clock."""
+        return self._now() if self._now is not None else float(connection.execute(_NOW).scalar_one())
+
+    async def changed_elsewhere(self) -> bool:
+        """Whether another program may have changed anything since this was last asked."""
+        return self._listener.has_changed()
+
+    def close(self) -> None:
+        """Finish what was accepted. Blocks."""
+        self._listener.close()
+        self._transactions.close()
+
+
+def _psycopg_error() -> type[Exception]:
+    import psycopg  # only where PostgreSQL is used  # noqa: PLC0415
+
+    return psycopg.Error
