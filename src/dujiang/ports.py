@@ -220,7 +220,7 @@ class Turn:
     is_shared: bool = field(default=False, compare=False)
     """Other batches wait for the same lanes: what they do matters here at once."""
     is_out_of_budget: bool = field(default=False, compare=False)
-    """Nothing was taken, and on every lane it is a budget that stands in the way."""
+    """Nothing was taken, and it is a budget that keeps whatever is ready or queued from being taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -249,6 +250,23 @@ def definitions(connection: sa.Connection) -> dict[str, list[str]]:
         for name, sql in found
         if not name.startswith("sqlite_")
     }
+
+
+def test_an_account_that_rested_for_its_pace_rests_no_longer(path: Path) -> None:
+    """Nobody knows that kind of rest any more: a row of it would stop every claim."""
+    database = sa.create_engine(url_of(path))
+    config = configuration()
+    with database.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for subject in ("pace", "lane"):
+            connection.exec_driver_sql(f"INSERT INTO rests VALUES ('{subject}', '1', 'qps', '', 1.0, 1.0, 0)")
+    database.dispose()
+
+    upgraded = connect(url_of(path))
+    with upgraded.connect().execution_options(reading=True) as connection:
+        assert connection.exec_driver_sql("SELECT subject FROM rests").scalars().all() == ["lane"]
+    upgraded.dispose()
 
 
 def test_the_schema_names_the_newest_migration() -> None:

@@ -188,6 +188,70 @@ async def test_a_line_is_renewed_by_waiting(bench: Bench) -> None:
     assert not (await here.turn()).tasks
 
 
+async def test_however_many_programs_were_killed_they_are_waited_for_at_the_same_time(bench: Bench) -> None:
+    here = Program(bench, "here", 1)
+    await here.begin(100)
+    await here.turn()
+    for number in range(5):
+        gone = Program(bench, f"gone-{number}", 1)
+        await gone.begin(3)
+        await gone.turn()
+    await here.end_one()
+    assert not (await here.turn()).tasks
+
+    bench.clock.time += GRACE_S
+    assert len((await here.turn()).tasks) == 1
+
+
+async def test_whoever_is_there_keeps_its_place_when_others_go_first(bench: Bench) -> None:
+    here, waits, urgent = (Program(bench, name, 1) for name in ("here", "waits", "urgent"))
+    await here.begin(100)
+    await here.turn()
+    await waits.begin(100)
+    await waits.turn()
+    await here.end_one()
+    assert not (await here.turn()).tasks, "left to the one that waits"
+    await urgent.begin(1, priority=9)
+    assert len((await urgent.turn()).tasks) == 1
+    for _ in range(20):
+        bench.clock.time += 1
+        await waits.turn()
+
+    await urgent.end_one()
+    assert not (await here.turn()).tasks, "it was there all the time"
+    assert len((await waits.turn()).tasks) == 1
+
+
+@pytest.mark.parametrize("back_s", [600, 86_400])
+async def test_rule_11_a_clock_that_went_back_costs_nobody_its_turns(bench: Bench, back_s: float) -> None:
+    one, other = Program(bench, "one", 1), Program(bench, "other", 1)
+    await one.begin(100)
+    await other.begin(100)
+    order = ""
+    for turn in range(20):
+        bench.clock.time += 20 - (back_s if turn == 9 else 0)
+        for program in (one, other):
+            for _ in list(program.running):
+                await program.end_one()
+        order += "1" * len((await one.turn()).tasks) + "2" * len((await other.turn()).tasks)
+        bench.clock.time += GRACE_S
+        order += "1" * len((await one.turn()).tasks) + "2" * len((await other.turn()).tasks)
+
+    assert "111" not in order[12:], order
+    assert "222" not in order[12:], order
+
+
+async def test_no_place_is_left_to_a_program_whose_own_limit_is_lower(bench: Bench) -> None:
+    large, small = Program(bench, "large", 10), Program(bench, "small", 2)
+    await large.begin(100)
+    await large.turn()
+    await small.begin(100)
+    await small.turn()
+
+    await large.end_one()
+    assert len((await large.turn()).tasks) == 1
+
+
 @pytest.mark.parametrize("how", ["paused", "nothing ready", "no budget"])
 async def test_no_place_is_left_to_a_batch_that_can_take_none(bench: Bench, how: str) -> None:
     here, other = Program(bench, "here", 1), Program(bench, "other", 1)
@@ -405,6 +469,16 @@ async def test_a_cap_set_for_everybody_wins_over_the_settings(bench: Bench) -> N
     assert (use.images_today, use.daily_images) == (9, 0)
 
 
+async def test_a_budget_is_not_used_up_while_something_queued_may_cost_less(bench: Bench) -> None:
+    await bench.rows(1, images=15)
+    await bench.rows(2, references=(a_picture(),))
+    await bench.engine.set_budget("b", 10)
+
+    turn = await bench.turn()
+
+    assert (turn.tasks, turn.is_out_of_budget) == ([], False)
+
+
 async def test_nothing_is_uploaded_that_there_is_no_budget_for(bench: Bench) -> None:
     await bench.rows(1)
     await bench.claim()
@@ -480,6 +554,19 @@ async def test_50429_slows_all_lanes_of_the_account_and_no_other(bench: Bench) -
     assert turn.due_in_s == pytest.approx(1.05 / 2, rel=0.01)
     bench.clock.time += 0.53
     assert len(await bench.claim(lane=sister)) == 1
+
+
+async def test_the_next_submit_of_a_slowed_account_is_due_when_its_pace_allows_it(bench: Bench) -> None:
+    """Whatever is answered until then: a lane that looked again only by chance would stand idle."""
+    await bench.rows(*range(20))
+    (task,) = await bench.claim(1)
+    await bench.record(task, life.Postponed("qps", "50429"))
+    bench.clock.time += 1
+
+    turn = await bench.turn()
+
+    assert len(turn.tasks) == 1
+    assert turn.due_in_s == pytest.approx(1.05, rel=0.01)
 
 
 async def test_a_pace_is_shared_by_programs_and_survives_them(bench: Bench) -> None:

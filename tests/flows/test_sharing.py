@@ -10,9 +10,10 @@ import pytest
 from dujiang.domain.accounts import Account, Key
 from dujiang.domain.errors import AccountRefused, TooFast
 from dujiang.domain.lifecycle import State
+from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import Subject
 from dujiang.runner.worker import RunEnd
-from dujiang.testing import FakeProvider, Rehearsal, rehearsal
+from dujiang.testing import FakeProvider, Rehearsal, a_request, rehearsal
 
 OVERDUE = AccountRefused("the account is overdue", why="overdue")
 REVOKED = AccountRefused("InvalidAccessKey", why="auth", vendor_code="100009")
@@ -203,6 +204,36 @@ async def test_a_budget_raised_while_it_runs_counts_from_then_on(tmp_path: Path)
         assert await running is RunEnd.BUDGET
 
     assert len(stage.provider.jobs) == 9
+
+
+async def test_a_run_does_not_end_for_a_budget_that_another_program_may_give_back(tmp_path: Path) -> None:
+    """Two runs of one batch: what the first has reserved is settled at what it brings."""
+    requests = [a_request(f"p{n}", force_single=False) for n in range(3)]
+    async with rehearsal(tmp_path, requests, limit=1) as stage:
+        await stage.engine.set_budget(stage.batch.id, 20)
+        first = await stage.start(beside=True)
+        await stage.clock.until(lambda: len(stage.provider.jobs) == 1)
+        second = await stage.start(beside=True)
+        assert await second is RunEnd.OVER
+        assert await first is RunEnd.OVER
+
+    assert len(stage.provider.jobs) == 3
+
+
+async def test_what_is_set_on_a_shared_lane_is_heeded_within_a_second_or_so(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, prompts("a", 40), limit=1) as stage:
+        await stage.start(beside=True)
+        await stage.start(await stage.add_batch("b", prompts("b", 40)), beside=True)
+        await stage.clock.until(lambda: len(stage.provider.submitted) == 4)
+        (lane,) = [use.lane for use in await stage.elsewhere.lanes() if use.in_use]
+        await stage.clock.sleep(3)
+        await stage.elsewhere.set_priority(0, batch_id="b")  # another change, a moment before
+        await stage.clock.sleep(0.3)
+        await stage.elsewhere.set_limit(lane, FixedLimit(4))
+        at = stage.clock.elapsed()
+        await stage.clock.until(lambda: stage.provider.running == 4)
+
+    assert stage.clock.elapsed() - at < 2.5
 
 
 async def test_refusals_use_up_no_budget(tmp_path: Path) -> None:

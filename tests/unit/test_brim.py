@@ -79,6 +79,13 @@ def test_a_climb_stops_while_many_slots_may_hold_jobs_that_nobody_knows(held: in
     assert asked(climbing(), Load(held, empty=most_empty)) == Permit(0, why="unanswered")
 
 
+def test_meanwhile_the_lane_is_held_at_what_was_right_before() -> None:
+    """Doubts make room at the vendor, so a probe is admitted: the lane must not run dry until they are over."""
+    assert asked(climbing(former=5), Load(held=2, empty=2)) == Permit(1, Kind.ORDINARY)
+    assert asked(climbing(former=5), Load(held=3, empty=2)) == Permit(0, why="unanswered")
+    assert asked(climbing(former=5), Load(held=3, empty=1)).kind is Kind.GROW
+
+
 def test_no_wait_is_longer_than_what_set_it_after_the_clock_went_back() -> None:
     waiting = replace(Belief(limit=3, probe_every_s=10.0, run_s=20.0), gate=1000.0, verdict_at=1000.0, probe_at=1000.0)
 
@@ -435,6 +442,14 @@ def test_a_lane_that_was_idle_for_long_looks_soon(idle_s: float, held: int, look
     )
 
     assert (belief.probe_at, belief.probe_every_s) == ((NOW, 8.0) if looks else (NOW + 400, 400.0))
+
+
+def test_such_a_lane_is_told_once_however_often_it_is_asked() -> None:
+    """Each time it is stored, and others are woken."""
+    first, _ = BRIM.permit(holding(3, probe_at=NOW + 400, ended_at=NOW - 2000), Load(), 9, NOW)
+    later, _ = BRIM.permit(first, Load(), 9, NOW + 60)
+
+    assert later == first
 
 
 # -- Refused within the limit -----------------------------------------------------------------------------------------

@@ -63,11 +63,27 @@ def test_a_space_is_never_longer_than_three_seconds() -> None:
 
 
 def test_submits_shrink_the_space_until_it_is_forgotten() -> None:
-    assert Pace(spacing_s=1.0).sent(NOW).spacing_s == 0.9995
-    assert Pace(spacing_s=0.00501).sent(NOW).spacing_s > 0
+    assert Pace(spacing_s=1.0, slowed_at=NOW - 59).sent(NOW).spacing_s == 0.9995
+    assert Pace(spacing_s=1.0, slowed_at=NOW - 60).sent(NOW).spacing_s == 0.98
+    assert Pace(spacing_s=0.0052).sent(NOW).spacing_s > 0
     assert Pace(spacing_s=0.005).sent(NOW) == Pace()
     assert Pace(spacing_s=0.0005).sent(NOW, scale=0.1) == Pace()
     assert Pace(spacing_s=0.001).sent(NOW, scale=0.1).spacing_s > 0
+
+
+def test_what_a_vendor_refused_for_a_while_is_soon_made_up_for() -> None:
+    """It refuses everything for a minute; then twenty slots of twenty seconds want one submit a second."""
+    pace, now, submits = Pace(), NOW, 0
+    while now < NOW + 60:
+        pace = pace.too_fast(now, admitted_last_s=0)
+        now += max(1.0, pace.remaining_s(now))
+    assert pace.spacing_s == 3.0
+    while pace.spacing_s > 1.0:
+        pace, submits = pace.sent(now), submits + 1
+        now += pace.spacing_s
+
+    assert submits < 100
+    assert now - NOW < 240
 
 
 def test_our_seconds_are_scaled() -> None:

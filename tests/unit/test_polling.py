@@ -258,6 +258,22 @@ async def test_a_pace_of_looks_that_is_borne_is_what_was_allowed_again() -> None
         return 20 / (clock.elapsed() - at)
 
     assert await rate() == pytest.approx(10 * 0.7**3, rel=0.1)
-    for _ in range(1000):
+    for _ in range(250):
         pacer.answered()
     assert await rate() == pytest.approx(10, rel=0.1)
+
+
+async def test_a_vendor_that_refused_all_looks_for_a_while_is_soon_looked_at_as_before() -> None:
+    clock = FakeClock()
+    pacer, times = Pacer(clock, 10), RunTimes(MEDIAN_S)
+    watch = pacer.begin(times)
+    for _ in range(60):
+        pacer.too_fast(1.0)
+        await clock.sleep(1)
+
+    at = clock.elapsed()
+    for _ in range(300):
+        await pacer.turn(watch, at_once=True)
+        pacer.answered()
+
+    assert clock.elapsed() - at < 90

@@ -88,13 +88,16 @@ class Brim:
         belief = self._judged(self._in_time(self._within(belief), now), load, now)
         if not backlog:
             return belief, Permit(0, why="idle")
-        if not load.slots and LONG_AGO < belief.ended_at < now - self.longest_s * self.scale:
+        if not load.slots and self._is_stale(belief, now):
             belief = self.hinted(belief, now)  # nobody has looked for so long: who knows what it is by now
         if now < belief.gate:
             return belief, Permit(0, why="refused", again_s=belief.gate - now)
-        if belief.limit == CLIMBING and load.empty >= max(2, load.held // 10):
-            return belief, Permit(0, why="unanswered")  # each may be paid for: not one more until their slots are free
         kind, limit = (Kind.GROW, self.high) if belief.limit == CLIMBING else (Kind.ORDINARY, int(belief.limit))
+        if kind is Kind.GROW and load.empty >= max(2, load.held // 10):
+            # Each may be paid for: until their slots are free no more are held than was right before.
+            kind, limit = Kind.ORDINARY, belief.former
+            if load.slots >= limit:
+                return belief, Permit(0, why="unanswered")
         if load.slots < limit:
             count = min(self._window(belief, load) - load.unanswered, limit - load.slots, backlog)
             return belief, Permit(count, kind) if count > 0 else Permit(0, why="unanswered")
@@ -104,6 +107,11 @@ class Brim:
                 return belief, Permit(1, Kind.PROBE)
             due_at = belief.probe_at
         return belief, Permit(0, why="full", again_s=due_at - now if due_at < NEVER else None)
+
+    def _is_stale(self, belief: Belief, now: float) -> bool:
+        """Whether no job has ended for so long that a probe would be due however seldom they are; and none is."""
+        long_ago = now - self.longest_s * self.scale
+        return LONG_AGO < belief.ended_at < long_ago and not long_ago <= belief.probe_at <= now
 
     def _window(self, belief: Belief, load: Load) -> int:
         """How many submits may be on their way at once: as many as the answers so far have earned."""

@@ -12,6 +12,10 @@ from typing import Any, Final
 from dujiang.domain.belief import LONG_AGO, read_json, to_json
 
 LONGEST_S: Final = 3.0
+SLOWLY: Final = 0.9995
+SOON: Final = 0.98
+CALM_S: Final = 60.0
+"""So much of the space is left after a submit: more of it goes once no refusal has come for so long, in our seconds."""
 SHORTEST_S: Final = 0.005  # a shorter space is none: nobody submits faster
 
 
@@ -35,7 +39,8 @@ class Pace:
 
     def sent(self, now: float, scale: float = 1.0) -> "Pace":
         """One has left. That it may have left too early is told by `too_fast`."""
-        spacing_s = self.spacing_s * 0.9995
+        is_calm = not 0 <= now - self.slowed_at < CALM_S * scale
+        spacing_s = self.spacing_s * (SOON if is_calm else SLOWLY)
         if spacing_s < SHORTEST_S * scale:
             return Pace() if self.spacing_s else self
         return replace(self, spacing_s=spacing_s, next_at=now + spacing_s, wait_s=spacing_s)
@@ -45,7 +50,7 @@ class Pace:
         borne_s = 1.05 * scale / max(1, admitted_last_s)
         if 0 <= now - self.slowed_at < scale:  # of the same burst: by now more of it may be known to have been admitted
             return replace(self, spacing_s=min(self.spacing_s, borne_s)) if self.spacing_s else self
-        spacing_s = 1.1 * self.spacing_s or borne_s
+        spacing_s = max(1.1 * self.spacing_s, borne_s)
         return Pace(min(spacing_s, LONGEST_S * scale), next_at=now + scale, wait_s=scale, slowed_at=now)
 
     def remaining_s(self, now: float) -> float:

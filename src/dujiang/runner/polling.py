@@ -19,7 +19,8 @@ ANY_TIME: Final = 1 / 1500  # a second: a job can fail at any age, so even a you
 STEPS_OF_MEDIAN: Final = 50
 STUCK_WAIT_S: Final = 60.0  # an hour's job is not found ended much later than that
 SLOWER: Final = 0.3  # of the rate, after a look that came too fast
-ANSWERS_A_REFUSAL: Final = 100  # so many looks in order for each one that is refused
+FASTER: Final = 0.003  # of the rate that is allowed, after one in order: about one look in fifty is refused
+SLOWEST: Final = 0.1  # of the rate that is allowed: a vendor that refuses everything is asked no more rarely
 SLOW_DOWN_AFTER: Final = 10.0  # medians: a job this old is stuck, and looking faster does not help it
 
 
@@ -104,12 +105,12 @@ class Pacer:
     def too_fast(self, for_s: float) -> None:
         """It says so of a look: from now on looks are rarer, too. Looks of one burst count once."""
         if self._clock.elapsed() >= self._quiet_until:
-            self._rate *= 1 - SLOWER
+            self._rate = max(SLOWEST * self._most, self._rate * (1 - SLOWER))
         self.slow_down(for_s)
 
     def answered(self) -> None:
         """A look was in order: by and by they may be as frequent as they are allowed to be."""
-        self._rate = min(self._most, self._rate * (1 + SLOWER / ANSWERS_A_REFUSAL))
+        self._rate = min(self._most, self._rate + FASTER * self._most)
 
     def wait_s(self, watch: Watch) -> float:
         """Seconds until the next look at this job."""

@@ -27,6 +27,7 @@ RESCUE_EVERY_S: Final = 10.0
 HEARTBEAT_EVERY_S: Final = 10.0  # of a lease of 30 s: two may be late
 FIRST_ANSWER_WITHIN_S: Final = 30.0
 GAP_S: Final = 5.0  # real: a short wait that took so much longer was no wait
+DONE_WITH: Final = FINAL | AWAITING_DECISION
 NOTHING: Final = Turn([], None)
 
 
@@ -323,7 +324,9 @@ class BatchWorker:
             self._notice_gap(self._clock.now() - wall, self._clock.elapsed() - elapsed, left_s)
             if woken or (turn.is_shared and await self._has_changed_elsewhere()):
                 return
-            if not turn.is_shared and await self._look_around():
+            looked_s = self._clock.elapsed() - self._looked_around_at
+            is_due = self._changed_elsewhere and looked_s >= self._clock.scaled(LOOK_AROUND_EVERY_S)
+            if (is_due or not turn.is_shared) and await self._look_around():
                 return
 
     async def _look_around(self) -> bool:
@@ -491,7 +494,10 @@ class BatchWorker:
         counts = await self._engine.counts(batch.id)
         if is_over(counts):
             return RunEnd.OVER
-        if turn.is_out_of_budget:
+        under_way = any(
+            count for state, count in counts.items() if state not in DONE_WITH | {State.QUEUED, State.READY}
+        )
+        if turn.is_out_of_budget and not under_way:  # what others have in hand may give back what was reserved
             return RunEnd.BUDGET
         return RunEnd.ELSEWHERE if await self._rest_is_elsewhere(batch, counts) else None
 

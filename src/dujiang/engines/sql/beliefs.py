@@ -17,8 +17,8 @@ from dujiang.domain.brim import Brim
 from dujiang.domain.lifecycle import Event, State
 from dujiang.domain.limits import AutoLimit, Limit, parse_limit
 from dujiang.domain.task import Outcome, Task
-from dujiang.engines.sql.rows import dumped
-from dujiang.engines.sql.schema import attempts, lane_events, lanes, tasks
+from dujiang.engines.sql.rows import dumped, in_line
+from dujiang.engines.sql.schema import attempts, lane_events, lanes
 
 MOST_COUNTED: Final = 200
 """Waiting tasks beyond this change nothing, but for a lane that holds more."""
@@ -33,15 +33,7 @@ _LOAD: Final = sa.select(
     sa.func.count().filter(attempts.c.outcome == Outcome.RUNNING.value),
     sa.func.count().filter(attempts.c.outcome == Outcome.OPEN.value, attempts.c.sent_at > sa.bindparam("since")),
 ).where(attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now"))
-_WAITING: Final = (
-    sa.select(sa.literal(1))
-    .where(
-        tasks.c.batch_id == sa.bindparam("batch"),
-        tasks.c.state == State.READY.value,
-        tasks.c.req_key == sa.bindparam("req_key"),
-    )
-    .limit(sa.bindparam("at_most"))
-)
+_WAITING: Final = sa.select(sa.literal(1)).where(*in_line(State.READY)).limit(sa.bindparam("at_most"))
 _STORE: Final = (
     sa.update(lanes)
     .where(lanes.c.id == sa.bindparam("lane"))
@@ -66,7 +58,8 @@ def permitted(
     lines = ({"batch": batch_id, "req_key": lane.req_key, "at_most": at_most} for batch_id in batch_ids)
     backlog = sum(len(connection.execute(_WAITING, line).all()) for line in lines)
     after, permit = brim.permit(before, load, backlog, now)
-    if after != before or stored.in_force != str(limit) or stored.belief is None:
+    # Whose limit is in force is who submits by it: two programs with different ones tell nobody that they only wait.
+    if after != before or stored.belief is None or (permit.count and stored.in_force != str(limit)):
         _store(connection, lane.id, before, after, str(limit), now)
     return permit, after
 

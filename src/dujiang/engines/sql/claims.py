@@ -24,7 +24,7 @@ from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
 from dujiang.engines.sql.lines import Lines
 from dujiang.engines.sql.paces import pace_of, store_pace
 from dujiang.engines.sql.records import note, subjects
-from dujiang.engines.sql.rows import TASK_ROWS, rest_of, task_of
+from dujiang.engines.sql.rows import IN_ORDER, TASK_ROWS, in_line, rest_of, task_of
 from dujiang.engines.sql.schema import accounts, attempts, batches, lanes, rests, tasks
 from dujiang.ports import Offer, Turn, Worker
 
@@ -38,12 +38,8 @@ _LOOKING: Final = sa.select(sa.func.count()).where(
     attempts.c.looking,
 )
 _HEAD: Final = (
-    TASK_ROWS.where(
-        tasks.c.batch_id == sa.bindparam("batch"),
-        tasks.c.state == State.READY.value,
-        tasks.c.req_key == sa.bindparam("req_key"),
-    )
-    .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
+    TASK_ROWS.where(*in_line(State.READY))
+    .order_by(*IN_ORDER)
     .limit(sa.bindparam("at_most"))
     .with_for_update(of=tasks, skip_locked=True)
 )
@@ -147,6 +143,8 @@ class Room:
     """They look whether something that rested answers again."""
     kind: Kind | None = None
     """As what a lane that finds its limit permits them."""
+    could_have_one: bool = True
+    """Once a slot is free. Not so where other programs know a higher limit and hold more than this one's allows."""
 
 
 class _Claiming:
@@ -188,9 +186,11 @@ class _Claiming:
         )
 
     def _is_out_of_budget(self, waiting: frozenset[State]) -> bool:
+        if State.QUEUED in waiting and self._budget.allows(1):
+            return False  # something may still be uploaded, and cost less
         if self._too_dear:
             return all(self._too_dear) and not any(self._head(offer) for offer in self._uncapped)
-        return State.QUEUED in waiting and not self._budget.allows(1)  # nothing is uploaded in vain
+        return State.QUEUED in waiting
 
     def fill(self, offer: Offer) -> None:
         """Take what the lane has room for, of what the batch has ready."""
@@ -202,7 +202,8 @@ class _Claiming:
         room = self._room(offer)
         share = self._lines.share(offer, min(room.wanted, self._left(offer)))
         self._due += [share.again_s] if share.again_s is not None else []
-        if not share.places or not self._take_heads(offer, replace(room, wanted=share.places)):
+        took = share.places and self._take_heads(offer, replace(room, wanted=share.places))
+        if not took and room.could_have_one:
             self._lines.wait(offer)
 
     def _left(self, offer: Offer) -> int:
@@ -288,7 +289,7 @@ class _Claiming:
         lane, limit, now = offer.lane, offer.limit, self._now
         if isinstance(limit, FixedLimit):
             in_use = self._connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
-            room = Room(min(limit.free(in_use), offer.at_most))
+            room = Room(min(limit.free(in_use), offer.at_most), could_have_one=in_use <= limit.slots)
             if room.wanted:
                 self._connection.execute(_IN_FORCE, {"lane": lane.id, "words": str(limit)})
             return room
@@ -313,8 +314,10 @@ class _Claiming:
         pace = self._paces.get(account_id)
         if pace is None or not pace.spacing_s:
             return
-        self._paces[account_id] = pace.sent(self._now, offer.scale)
-        store_pace(self._connection, account_id, self._paces[account_id])
+        self._paces[account_id] = sent = pace.sent(self._now, offer.scale)
+        if sent.spacing_s:
+            self._due.append(sent.spacing_s)  # the next one may leave then, whatever is answered until then
+        store_pace(self._connection, account_id, sent)
 
 
 def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: float) -> bool:

@@ -6,6 +6,7 @@ that nobody is there to take it: that batch loses its line until it comes again.
 costs the lane a moment once, and a free slot is never kept for anybody who doesn't come.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from dujiang.domain.belief import LONG_AGO
 from dujiang.domain.lifecycle import State
 from dujiang.domain.shares import Line, shared_out
 from dujiang.engines.sql.budgets import batch_budget
+from dujiang.engines.sql.rows import IN_ORDER, in_line
 from dujiang.engines.sql.schema import attempts, batches, lines, tasks
 from dujiang.ports import Offer
 
@@ -29,14 +31,7 @@ _LINES: Final = (
     .where(lines.c.until > sa.bindparam("now"))
 )
 _HEADS: Final = (
-    sa.select(tasks.c.priority)
-    .where(
-        tasks.c.batch_id == sa.bindparam("batch"),
-        tasks.c.state == State.READY.value,
-        tasks.c.req_key == sa.bindparam("req_key"),
-    )
-    .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
-    .limit(sa.bindparam("at_most"))
+    sa.select(tasks.c.priority).where(*in_line(State.READY)).order_by(*IN_ORDER).limit(sa.bindparam("at_most"))
 )
 _SLOTS: Final = (
     sa.select(tasks.c.batch_id, sa.func.count())
@@ -59,7 +54,7 @@ _SERVED: Final = (
         }
     )
 )
-_RENEWED: Final = sa.update(lines).where(*_THIS).values(until=sa.bindparam("new_until"))
+_RENEWED: Final = sa.update(lines).where(*_THIS).values(until=sa.bindparam("new_until"), left_at=None)
 _CAME: Final = (
     sa.update(lines).where(*_THIS).values(came_at=sa.bindparam("now"), until=sa.bindparam("new_until"), left_at=None)
 )
@@ -123,8 +118,19 @@ class Lines:
             for line in absent:
                 self._connection.execute(_GIVEN_UP, self._this(offer, line.batch))
                 here.remove(line)
-        left_to = [line.batch for line in here if shares[line.batch] and line.batch != self._batch_id]
+        left_to = self._before_us(here, places, offer)
         return Share(shares[self._batch_id], min((self._leave(offer, other) for other in left_to), default=None))
+
+    def _before_us(self, here: Sequence[Line], places: int, offer: Offer) -> list[str]:
+        """Those who get a place, and those who would if none of these came: all are waited for at the same time."""
+        found: list[str] = []
+        while True:
+            left = [line for line in here if line.batch not in found]
+            shares = shared_out(left, places, self._now, offer.ageing_s)
+            others = [line.batch for line in left if shares[line.batch] and line.batch != self._batch_id]
+            if not others:
+                return found
+            found += others
 
     def _line(self, offer: Offer, batch_id: str, places: int, slots: dict[str, int]) -> Line:
         asked = {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": places}
@@ -133,8 +139,9 @@ class Lines:
         if row is None:
             return Line(batch_id, self._priority, heads, slots.get(batch_id, 0), self._now)
         priority = self._priority if batch_id == self._batch_id else row.priority
-        served_at = LONG_AGO if row.served_at is None else row.served_at
-        return Line(batch_id, priority, heads, slots.get(batch_id, 0), row.came_at, served_at)
+        # A moment to come is of a clock that went back since (DESIGN rule 11).
+        served_at = LONG_AGO if row.served_at is None or row.served_at > self._now else row.served_at
+        return Line(batch_id, priority, heads, slots.get(batch_id, 0), min(row.came_at, self._now), served_at)
 
     def _never_came(self, offer: Offer, batch_id: str) -> bool:
         if batch_id == self._batch_id:
@@ -157,10 +164,10 @@ class Lines:
             self._insert(offer, served_at=self._now)
 
     def wait(self, offer: Offer) -> None:
-        """There is no place: the batch stands in line, if it has something ready."""
+        """There is no place: the batch stands in line, if it has something ready. So whoever waits is there."""
         row = self._rows.get((offer.lane.id, self._batch_id))
         lasts_s = _lasts_s(offer)
-        if row is not None and lasts_s / 2 < row.until - self._now <= lasts_s:
+        if row is not None and row.left_at is None and lasts_s / 2 < row.until - self._now <= lasts_s:
             return
         asked = {"batch": self._batch_id, "req_key": offer.lane.req_key, "at_most": 1}
         if self._connection.execute(_HEADS, asked).first() is None:

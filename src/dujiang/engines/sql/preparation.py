@@ -12,7 +12,7 @@ from dujiang.domain.task import Task
 from dujiang.engines.sql.budgets import batch_budget
 from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
 from dujiang.engines.sql.records import end_rest, record
-from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, StoredRow, rest_of, task_of
+from dujiang.engines.sql.rows import IN_ONE_LIST, IN_ORDER, TASK_ROWS, StoredRow, in_line, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, IS_PREPARED, accounts, batches, references, rests, tasks
 from dujiang.ports import Ahead, Published, Turn, Worker
 
@@ -25,16 +25,12 @@ _UNDER_WAY_OF_PRODUCT: Final = _UNDER_WAY.where(
 _PREPARED: Final = (
     sa.select(tasks.c.priority, tasks.c.position, tasks.c.id)
     .where(IS_PREPARED, tasks.c.batch_id == sa.bindparam("batch"), tasks.c.req_key == sa.bindparam("req_key"))
-    .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
+    .order_by(*IN_ORDER)
 )
 _WORST: Final = _PREPARED.order_by(None).order_by(tasks.c.priority, tasks.c.position.desc(), tasks.c.id.desc()).limit(1)
 _QUEUED: Final = (
-    TASK_ROWS.where(
-        tasks.c.batch_id == sa.bindparam("batch"),
-        tasks.c.state == State.QUEUED.value,
-        tasks.c.req_key == sa.bindparam("req_key"),
-    )
-    .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
+    TASK_ROWS.where(*in_line(State.QUEUED))
+    .order_by(*IN_ORDER)
     .limit(sa.bindparam("at_most"))
     .with_for_update(of=tasks, skip_locked=True)
 )
@@ -64,10 +60,11 @@ def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, 
 
 
 def _may_prepare(connection: sa.Connection, batch_id: str, ahead: Ahead) -> bool:
-    """Whether what would be uploaded could be submitted: nothing is paused, and there is a budget for it."""
-    query = sa.select(batches, EVERYTHING_PAUSED).where(batches.c.id == batch_id)
+    """Whether what would be uploaded could be submitted: nothing is paused, and the batch has a budget for it."""
+    all_paused = EVERYTHING_PAUSED.label("all_paused")
+    query = sa.select(batches, all_paused).where(batches.c.id == batch_id)
     batch = connection.execute(query.with_for_update(of=batches, key_share=True)).one_or_none()
-    if batch is None or batch.paused or batch[-1] or not batch_budget(batch).allows(1):
+    if batch is None or batch.paused or batch.all_paused or not batch_budget(batch).allows(1):
         return False
     theirs = accounts.c.id.in_(ahead.account_ids)
     stopped = connection.execute(sa.select(accounts.c.stopped).where(theirs)).scalars().all()

@@ -47,6 +47,18 @@ TASK_ROWS: Final = (
     .outerjoin(accounts, accounts.c.id == lanes.c.account_id)
 )
 
+IN_ORDER: Final = (tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
+"""Of a batch's line: the first goes first."""
+
+
+def in_line(state: State) -> tuple[sa.ColumnElement[bool], ...]:
+    """A batch's tasks of one product (`batch`, `req_key`) that wait in this state."""
+    return (
+        tasks.c.batch_id == sa.bindparam("batch"),
+        tasks.c.state == state.value,
+        tasks.c.req_key == sa.bindparam("req_key"),
+    )
+
 
 def dumped(value: object) -> str:
     """JSON as it is stored: compact, Chinese readable."""

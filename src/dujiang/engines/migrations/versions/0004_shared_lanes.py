@@ -11,6 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply."""
+    op.execute("DELETE FROM rests WHERE subject = 'pace'")  # an account that was too fast has a pace now, and no rest
     op.add_column("batches", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
     op.add_column("batches", sa.Column("max_images", sa.Integer(), nullable=True))
     op.add_column("batches", sa.Column("images_taken", sa.Integer(), nullable=True))
