@@ -59,7 +59,7 @@ from dujiang.engines.sql.ledger import Ledger, ledger
 from dujiang.engines.sql.rows import TASK_ROWS, task_of
 from dujiang.engines.sql.schema import attempts, events, tasks
 from dujiang.messages import TEXTS
-from dujiang.ports import Engine, ImageStore, Job, Look, NewTask, Provider, ReferenceCheck
+from dujiang.ports import Engine, ImageStore, Job, Look, NewTask, Provider, ReferenceCheck, Turn
 from dujiang.providers.jimeng.models import MODELS
 from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.clock import midnight_before
@@ -221,27 +221,35 @@ def held_engine(engine: Engine, clock: FakeClock) -> Engine:
     return cast(Engine, _Held(engine, clock))
 
 
+_READING: Final = frozenset(
+    {"accounts", "adopt", "batch", "cancel_requests", "changed_elsewhere", "counts", "doubts", "everything_is_paused"}
+    | {"generating", "heartbeat", "lane", "lanes", "open_batches", "products", "published", "register", "rests"}
+    | {"run_times", "shorten_waits", "task", "unregister", "workers"}
+)
+"""Calls that change nothing, or nothing that others wait for."""
+
+
 class _Held:
     """Passes everything on. After `die`, nothing: as if the process were gone.
 
-    `elsewhere` is the only other program that uses the database, if that is known.
+    `elsewhere`: all programs that use the database, where they are known. Then what they have done is known, too, at
+    once and without asking: news of a database takes real time, and a run asks every second.
     """
 
-    def __init__(self, engine: Engine, clock: FakeClock, elsewhere: "_Held | None" = None) -> None:
+    def __init__(self, engine: Engine, clock: FakeClock, elsewhere: "Sequence[_Held] | None" = None) -> None:
         self._engine = engine
         self._clock = clock
         self._elsewhere = elsewhere
-        self._heard: int | None = None
+        self._heard = 0
         self._dead = False
-        self.calls = 0
-        """How many have been answered."""
+        self.changes = 0
+        """Calls that have changed something."""
 
     async def changed_elsewhere(self) -> bool:
-        """Asks the database only if the other program was busy: a run asks every second, and that adds up."""
-        if self._elsewhere is not None and self._elsewhere.calls == self._heard:
-            return False
-        self._heard = self._elsewhere.calls if self._elsewhere else None
-        return bool(await self._called(self._engine.changed_elsewhere))
+        if self._elsewhere is None:
+            return bool(await self._called(self._engine.changed_elsewhere))
+        heard, self._heard = self._heard, sum(other.changes for other in self._elsewhere if other is not self)
+        return heard != self._heard
 
     def die(self) -> None:
         self._dead = True
@@ -255,11 +263,10 @@ class _Held:
     async def _called(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._dead:
             raise asyncio.CancelledError
-        try:
-            with self._clock.held():
-                return await method(*args, **kwargs)
-        finally:
-            self.calls += 1
+        with self._clock.held():
+            result = await method(*args, **kwargs)
+        self.changes += method.__name__ not in _READING and not (isinstance(result, Turn) and not result.tasks)
+        return result
 
     async def _iterated(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         items = method(*args, **kwargs)
@@ -685,6 +692,8 @@ class Rehearsal:
         self._submit_timeout_s = submit_timeout_s
         self._queries_a_second = queries_a_second
         self._closing = AsyncExitStack()
+        self._database: str | None = None
+        self._programs: list[_Held] = []
         self._lives: list[tuple[asyncio.Task[RunEnd], LockedPresence, _Held]] = []
         self.sql: SqlEngine
         self.engine: Engine
@@ -697,10 +706,12 @@ class Rehearsal:
 
     async def open(self, prompts: Iterable[str | Request], on_doubt: str) -> Self:
         """Open the database and put the batch in."""
-        url = _fresh_database(self.folder / "dujiang.db")
+        url = self._database = self._database or _fresh_database(self.folder / "dujiang.db")
         self.sql = await self._opened(url)
         self.engine = held_engine(self.sql, self.clock)
-        self.elsewhere = held_engine(await self._opened(url), self.clock)
+        elsewhere = _Held(await self._opened(url), self.clock)
+        self._programs.append(elsewhere)
+        self.elsewhere = cast(Engine, elsewhere)
         batch = Batch(BATCH_ID, "rehearsal", str(self.folder / "out"), "rehearsal.csv", OnDoubt.parse(on_doubt))
         self.batch = await self.engine.open_batch(batch)
         await self.add(prompts)
@@ -708,7 +719,7 @@ class Rehearsal:
 
     async def _opened(self, url: str) -> SqlEngine:
         with self.clock.held():
-            engine = SqlEngine(connect(url, synchronous="OFF"), self.clock)
+            engine = SqlEngine(connect(url, synchronous="OFF"), self.clock, own_clock=True)
         self._closing.push_async_callback(engine.aclose)
         return engine
 
@@ -773,8 +784,10 @@ class Rehearsal:
         `beside`: a program of its own, with its own connections, while others run that heed what it does.
         """
         presence = LockedPresence(self.folder / "workers", pid=os.getpid(), now=self.clock.now())
-        sql = await self._opened(f"sqlite:///{self.folder / 'dujiang.db'}") if beside else self.sql
-        life = _Held(sql, self.clock, None if beside else cast(_Held, self.elsewhere))
+        assert self._database is not None, "it was opened"
+        sql = await self._opened(self._database) if beside else self.sql
+        life = _Held(sql, self.clock, self._programs)
+        self._programs.append(life)
         self.worker = await self.make_worker(cast(Engine, life), presence)
         running = asyncio.create_task(self._life(self.worker, presence, batch or self.batch), name="life")
         self._lives.append((running, presence, life))

@@ -1576,6 +1576,26 @@ async def test_doubts_come_in_the_order_of_the_file(bench: Bench) -> None:
     assert [task.position for task in await bench.engine.doubts("b")] == [1, 3, 5]
 
 
+async def asked_until(engine: SqlEngine, answer: bool) -> None:
+    """News of a server take a moment; before it is known that they come, something may always have changed."""
+    async with asyncio.timeout(10):
+        while await engine.changed_elsewhere() != answer:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("bench", ["postgres"], indirect=True)
+async def test_news_of_another_program_come_once_and_ones_own_never(bench: Bench) -> None:
+    other = bench.open_engine()
+    await asked_until(bench.engine, False)
+
+    await bench.rows(1)
+    await other.pause("b", paused=True)
+    await asked_until(bench.engine, True)
+    assert not await bench.engine.changed_elsewhere()
+    await asked_until(other, True)  # of the rows
+
+
+@only_sqlite
 async def test_a_change_by_another_program_is_noticed_once(bench: Bench) -> None:
     other = bench.open_engine()
     await bench.engine.changed_elsewhere()

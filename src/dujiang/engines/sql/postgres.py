@@ -37,6 +37,9 @@ AT_ONCE: Final = 8
 PATIENCE_S: Final = 60.0
 """How long a database that is away or full is tried again before whoever asked is told."""
 AGAIN_AFTER_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+HEARD_WITHIN_S: Final = 2.0
+LISTEN_AGAIN_S: Final = 1.0
+DEAF_FOR_S: Final = 60.0
 CHANNEL: Final = "dujiang"
 MIGRATING: Final = 7_202_311  # an advisory lock: one program brings the schema up to date, the others wait
 
@@ -223,7 +226,10 @@ class Transactions:
 
 
 class Listener:
-    """Hears of other programs' changes (LISTEN). While it can't, something may always have changed."""
+    """Hears of other programs' changes (LISTEN). While it can't, something may always have changed.
+
+    It hears itself first: a pooler that shares connections takes a LISTEN and tells nobody.
+    """
 
     def __init__(self, database: sa.Engine, who: str) -> None:
         self._database = database
@@ -249,24 +255,30 @@ class Listener:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._listen()
+                again_s = self._listen()
             except (DBAPIError, OSError, _psycopg_error()):
-                self._deaf.set()
-                self._closing.wait(1.0)
+                again_s = LISTEN_AGAIN_S
+            self._deaf.set()
+            self._closing.wait(again_s)
 
-    def _listen(self) -> None:
+    def _listen(self) -> float:
+        """Until closed, or until nothing is heard; in how many seconds to try again."""
         raw = self._database.raw_connection()
         connection: Any = raw.driver_connection
         raw.detach()  # it is no use to anybody else
         try:
             connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._who))
+            if not any(heard.payload == self._who for heard in connection.notifies(timeout=HEARD_WITHIN_S)):
+                return DEAF_FOR_S
             self._deaf.clear()
             self._changed.set()  # whatever happened before
             while not self._closing.is_set():
                 for heard in connection.notifies(timeout=0.5):
                     if heard.payload != self._who:
                         self._changed.set()
+            return 0.0
         finally:
             connection.close()
 
