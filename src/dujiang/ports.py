@@ -306,6 +306,9 @@ class Engine(Protocol):
     async def enqueue(self, batch_id: str, rows: Sequence[NewTask]) -> Added:
         """Add rows; what is known already is left alone, so a killed enqueue is simply repeated."""
 
+    async def analyze(self) -> None:
+        """Many rows have come: let the database look at them, where it plans by what it has seen."""
+
     async def retry(self, task_ids: Sequence[int], *, again: bool = False) -> list[int]:
         """New tasks for ended ones, in the same batch; ids of the new ones. Repeating it makes nothing new."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
     """Folder of the database, lock files and logs."""
 
     database_url: str | None = None
-    """Where tasks live: `sqlite:///PATH`. Default: `dujiang.db` in the home folder."""
+    """Where tasks live: `sqlite:///PATH` or `postgresql://…`. Default: `dujiang.db` in the home folder."""
 
     jimeng_endpoint: str = "https://visual.volcengineapi.com"
     """The vendor's address. Without https only on this machine (the simulator)."""
@@ -283,6 +284,7 @@ class Settings(BaseSettings):
         """Everything that must never be shown. Raises `KeyringRefused`."""
         keys = [key for account in self.configured_accounts() for key in account.keys]
         found = [word for key in keys for word in (key.access, key.secret, key.session_token)]
+        found.append(unquote(urlsplit(self.database).password or ""))
         return [word for word in (*found, self.configured_superbed_token()) if word]
 
     @property

@@ -35,6 +35,7 @@ from dujiang.settings import Settings, parsed_limit
 from dujiang.storage.folders import FolderTaken, disk_errors, open_batch_folder, read_marker
 
 STDIN: Final = "-"
+MANY: Final = 1000  # rows, that change how a database finds things
 BAD: Final = frozenset({State.FAILED, State.BLOCKED, State.LOST})
 
 
@@ -228,6 +229,8 @@ async def _enqueue(engine: SqlEngine, batch: Batch, rows: Rows) -> Added:
     added = Added()
     for chunk in rows.chunks():
         added += await engine.enqueue(batch.id, chunk)
+    if added.new >= MANY:
+        await engine.analyze()
     return added
 
 

@@ -453,6 +453,10 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "不支持这个数据库地址：{url}。请用 sqlite:///文件路径 或 postgresql://用户:密码@主机/库",
         "this database address is not supported: {url}. Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME",
     ),
+    "database_no_driver": (
+        "使用 PostgreSQL 需要先安装：pip install 'dujiang[postgres]'",
+        "PostgreSQL needs its driver: pip install 'dujiang[postgres]'",
+    ),
     "database_unreachable": (
         "连不上数据库 {url}（{reason}）",
         "the database {url} can't be reached ({reason})",
@@ -767,8 +771,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
                 "Folder of the database, lock files and logs.",
             ),
             "database_url": (
-                "任务存放处：`sqlite:///路径`。默认是 home 目录里的 `dujiang.db`。",
-                "Where tasks live: `sqlite:///PATH`. Default: `dujiang.db` in the home folder.",
+                "任务存放处：`sqlite:///路径` 或 `postgresql://…`。默认是 home 目录里的 `dujiang.db`。",
+                "Where tasks live: `sqlite:///PATH` or `postgresql://…`. Default: `dujiang.db` in the home folder.",
             ),
             "jimeng_endpoint": (
                 "服务商的地址。只有本机（模拟器）可以不用 https。",

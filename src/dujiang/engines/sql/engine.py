@@ -59,6 +59,11 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._change(lambda connection, now: batch_changes.enqueue(connection, batch_id, rows, now))
 
+    async def analyze(self) -> None:
+        """See `ports.Engine`."""
+        if self.database.dialect.name == "postgresql":
+            await self._change(lambda connection, _: connection.execute(sa.text("ANALYZE tasks")), lambda _: False)
+
     async def retry(self, task_ids: Sequence[int], *, again: bool = False) -> list[int]:
         """See `ports.Engine`."""
 

@@ -11,6 +11,7 @@ The statements are the same. What differs stands here:
 """
 
 import asyncio
+import importlib.util
 import threading
 import time
 from collections.abc import Callable
@@ -62,6 +63,8 @@ _TELL: Final = sa.text(f"SELECT pg_notify('{CHANNEL}', :who)")
 
 def connect(url: sa.URL) -> sa.Engine:
     """A pool of connections, with the newest schema. Raises `DatabaseRefused`."""
+    if importlib.util.find_spec("psycopg") is None:
+        raise DatabaseRefused("no_driver")
     database = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         connect_args={
