@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from dujiang.connections import endpoint_name
 from dujiang.domain.reasons import Surroundings
 from dujiang.engines.sql import lanes
-from dujiang.engines.sql.rows import rest_of
+from dujiang.engines.sql.rows import rest_of, worker_of
 from dujiang.engines.sql.schema import rests, workers
 from dujiang.ports import LaneUse, Worker
 from dujiang.runner.admission import slots_of
 from dujiang.runner.clock import clock_time, midnight_before
-from dujiang.runner.progress import lane_view
+from dujiang.runner.progress import ALIVE_S, lane_view
 from dujiang.settings import DEFAULT_ACCOUNT, Settings, parsed_limit
 
 
@@ -36,7 +36,7 @@ def surroundings(connection: sa.Connection, settings: Settings) -> Surroundings:
     ]
     resting = [rest_of(row) for row in connection.execute(sa.select(rests)).mappings()]
     rows = connection.execute(sa.select(workers).where(workers.c.ended_at.is_(None))).mappings()
-    running = [Worker(row["id"], row["machine"], row["pid"], row["started_at"]) for row in rows]
+    running = [worker for worker in (worker_of(row, now) for row in rows) if worker.silent_s < ALIVE_S]
     return Surroundings(
         views,
         resting,
