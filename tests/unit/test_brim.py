@@ -452,6 +452,18 @@ def test_such_a_lane_is_told_once_however_often_it_is_asked() -> None:
     assert later == first
 
 
+@pytest.mark.parametrize(
+    ("limit", "fell", "after_s", "shown"),
+    [(1, 3, 0, 3), (3, 3, 0, 0), (CLIMBING, 3, 0, 0), (1, 0, 0, 0), (1, 3, 599, 3), (1, 3, 600, 0)],
+)
+def test_what_a_lane_has_fallen_from_is_told_for_thirty_run_times(
+    limit: float, fell: int, after_s: float, shown: int
+) -> None:
+    belief = Belief(limit=limit, dropped_from=fell, dropped_at=NOW, run_s=20.0)
+
+    assert belief.fell_from(NOW + after_s) == shown
+
+
 # -- Refused within the limit -----------------------------------------------------------------------------------------
 
 
