@@ -171,6 +171,45 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "help_accounts_resume": ("恢复使用账号", "Submit with an account again"),
     "help_accounts_cap": ("账号每天最多多少张图片", "How many images an account may bring a day"),
+    "help_accounts_spent": (
+        "每个账号一个月的提交数和计费图片数，包括已清理的批次",
+        "Submits and images charged of a month, pruned batches included",
+    ),
+    "help_month": ("哪个月（默认本月）", "Which month (default: this one)"),
+    "month_unknown": ("--month {value} 不是月份，例如 2026-03", "--month {value} is no month; write 2026-03"),
+    "nothing_spent": ("这个月没有提交过", "nothing was submitted in that month"),
+    "column_product": ("产品", "product"),
+    "column_images_in_doubt": ("存疑图片", "images in doubt"),
+    "help_prune": (
+        "清理早已结束的批次：删除其任务和历史，保留花费；图片和报告不动",
+        "Forget batches that were over long ago; what they cost, pictures and reports stay",
+    ),
+    "help_older_than": (
+        "多久没有变化才清理：30d（天）、8w（周），至少一天",
+        "How long nothing must have changed: 30d (days), 8w (weeks); a day at least",
+    ),
+    "help_dry_run": ("只列出会清理哪些批次", "Only show what would go"),
+    "older_than_unknown": (
+        "--older-than {value} 无法理解，请写 30d 或 8w",
+        "--older-than {value} means nothing: write 30d or 8w",
+    ),
+    "prune_done": (
+        "已清理 {batches} 个批次、{tasks} 个任务；花费见 dujiang accounts spent",
+        "pruned: {batches} batches, {tasks} tasks; dujiang accounts spent tells what they cost",
+    ),
+    "prune_would": (
+        "会清理 {batches} 个批次、{tasks} 个任务",
+        "would be pruned: {batches} batches, {tasks} tasks",
+    ),
+    "batch_pruned": (
+        "批次 {batch} 已清理：哪些行付过费已无记录，再运行会全部重新付费。要重新做，请用 --name 换一个名字",
+        "the batch {batch} was pruned: nobody knows any more which rows are paid for, so running it again would pay for"
+        " all of them. To make them anew, choose another name with --name",
+    ),
+    "batch_was_pruned": (
+        "这个批次已清理：任务和历史已删除，花费、图片和报告还在",
+        "this batch was pruned: its tasks and their history are gone; what it cost, pictures and reports stay",
+    ),
     "help_pause": (
         "暂停一切：所有批次都不再上传和提交，已在生成的照常取回",
         "Pause everything: no batch uploads or submits, what runs is collected",
@@ -733,6 +772,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "position": ("序号", "position"),
             "name": ("文件名", "file name"),
             "created_at": ("创建时间", "created"),
+            "pruned_at": ("清理时间", "pruned"),
             "updated_at": ("更新时间", "updated"),
             "sent_at": ("提交时间", "sent"),
             "error": ("错误", "error"),

@@ -17,10 +17,11 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records
+from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records, retention
 from dujiang.engines.sql.postgres import PostgresStore
+from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
-from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
+from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, workers
 from dujiang.engines.sql.writer import SqliteStore, store_error
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
@@ -162,14 +163,23 @@ class SqlEngine:
 
     async def run_times(self, lane_id: int) -> list[float]:
         """See `ports.Engine`."""
-        query = (
-            sa.select(attempts.c.run_s)
+        last = (
+            sa.select(attempts.c.run_s, attempts.c.ended_at)
             .where(attempts.c.lane_id == lane_id, attempts.c.run_s.is_not(None))
             .order_by(attempts.c.ended_at.desc())
             .limit(REMEMBERED)
         )
-        found = await self._read(lambda connection: connection.execute(query).scalars().all())
-        return [float(run_s) for run_s in reversed(found) if run_s is not None]
+        pruned = (
+            sa.select(pruned_run_times.c.run_s, pruned_run_times.c.ended_at)
+            .where(pruned_run_times.c.lane_id == lane_id)
+            .order_by(pruned_run_times.c.ended_at.desc())
+            .limit(REMEMBERED)
+        )
+
+        def read(connection: sa.Connection) -> list[tuple[float, float]]:
+            return [(row.ended_at, row.run_s) for query in (last, pruned) for row in connection.execute(query)]
+
+        return [run_s for _, run_s in sorted(await self._read(read))[-REMEMBERED:]]
 
     async def rests(self) -> list[Rest]:
         """See `ports.Engine`."""
@@ -183,6 +193,30 @@ class SqlEngine:
     async def end_rest(self, subject: Subject, key: str) -> None:
         """See `ports.Engine`."""
         await self._change(lambda connection, _: records.end_rest(connection, subject, key))
+
+    # -- retention
+
+    async def prunable(self, older_than_s: float) -> list[Prunable]:
+        """Batches that are over and have not changed for so long (a day at least), oldest first."""
+        return await self._read(
+            lambda connection: retention.prunable(connection, older_than_s, self._store.now(connection))
+        )
+
+    async def prune(self, batch_id: str, older_than_s: float, day_of: Callable[[float], str]) -> int | None:
+        """Forget a batch's tasks and keep what they cost; how many there were, None if it may not go (any more).
+
+        `day_of`: the day that a moment belongs to. Whoever is killed in between is gone on with by the next one.
+        """
+
+        def page(connection: sa.Connection, _: float) -> int:
+            return retention.prune_page(connection, batch_id, day_of)
+
+        if not await self._change(lambda connection, now: retention.mark(connection, batch_id, older_than_s, now)):
+            return None
+        pruned = 0
+        while gone := await self._change(page, tells=lambda gone: False):
+            pruned += gone
+        return pruned
 
     # -- work
 
