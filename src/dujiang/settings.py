@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     """Folder of the database, lock files and logs."""
 
     database_url: str | None = None
-    """Where tasks live: `sqlite:///PATH`. Default: `dujiang.db` in the home folder."""
+    """Where tasks live: `sqlite:///PATH` or `postgresql://…`. Default: `dujiang.db` in the home folder."""
 
     jimeng_endpoint: str = "https://visual.volcengineapi.com"
     """The vendor's address. Without https only on this machine (the simulator)."""

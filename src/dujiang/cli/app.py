@@ -148,6 +148,17 @@ def workers_list(as_json: Json = False, home: Home = None) -> None:
     raise typer.Exit(door.list_all(home, as_json=as_json))
 
 
+@workers_app.command("check", help=text("help_workers_check"))
+def workers_check(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=text("help_check_name"))] = None,
+    home: Home = None,
+) -> None:
+    """Whether a worker lives."""
+    from dujiang.cli import workers as door
+
+    raise typer.Exit(door.check(name, home))
+
+
 @app.command(help=text("help_plan"))
 def plan(
     input_path: InputPath,

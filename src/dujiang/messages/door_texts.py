@@ -142,6 +142,16 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{name} works. Ctrl-C once: finish what runs; twice: leave now",
     ),
     "worker_batch_over": ("批次 {batch} 已结束，报告已写好", "batch {batch} is over, its reports are written"),
+    "help_workers_check": (
+        "程序还活着吗：退出码 0 是，1 不是（给容器的健康检查用）",
+        "Whether a worker lives: exit code 0 if so, 1 if not; for a container's health check",
+    ),
+    "help_check_name": (
+        "哪个程序（默认：用这个 home 目录的任一个）",
+        "Which worker (default: any that uses this home folder)",
+    ),
+    "worker_unknown": ("没有这个程序在工作", "no such worker works"),
+    "worker_silent": ("{name} 已 {silent} 秒没有心跳", "{name} has been silent for {silent} s"),
     "no_workers": ("现在没有程序在工作", "no program works at the moment"),
     "column_worker": ("程序", "worker"),
     "column_machine": ("机器", "machine"),
@@ -807,8 +817,8 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
                 "Folder of the database, lock files and logs.",
             ),
             "database_url": (
-                "任务存放处：`sqlite:///路径`。默认是 home 目录里的 `dujiang.db`。",
-                "Where tasks live: `sqlite:///PATH`. Default: `dujiang.db` in the home folder.",
+                "任务存放处：`sqlite:///路径` 或 `postgresql://…`。默认是 home 目录里的 `dujiang.db`。",
+                "Where tasks live: `sqlite:///PATH` or `postgresql://…`. Default: `dujiang.db` in the home folder.",
             ),
             "jimeng_endpoint": (
                 "服务商的地址。只有本机（模拟器）可以不用 https。",
