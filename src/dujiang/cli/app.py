@@ -408,6 +408,14 @@ def prune(
     raise typer.Exit(door.prune(older_than, home, dry_run=dry_run, as_json=as_json))
 
 
+@app.command(help=text("help_restored"))
+def restored(home: Home = None) -> None:
+    """Work with a copy of the database."""
+    from dujiang.cli import restored as door
+
+    raise typer.Exit(door.take_over(home))
+
+
 @app.command(help=text("help_resolve"))
 def resolve(
     task: Annotated[int, typer.Argument(metavar="TASK", help=text("help_task_ids"))],

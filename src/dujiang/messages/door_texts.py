@@ -190,6 +190,26 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     "nothing_spent": ("这个月没有提交过", "nothing was submitted in that month"),
     "column_product": ("产品", "product"),
     "column_images_in_doubt": ("存疑图片", "images in doubt"),
+    "help_restored": (
+        "改用从备份恢复的数据库：没做完的批次先全部暂停，由你逐个决定",
+        "Go on with a database restored from a backup: unfinished batches are paused until you decide about each",
+    ),
+    "restored_paused": (
+        "从现在起用这个数据库。已暂停没做完的批次：{batches}。备份之后原来的数据库可能已提交过其中的任务；"
+        "核对后 dujiang batch resume，或 cancel",
+        "this database is used from now on. Paused, because the original may have submitted some of their tasks since"
+        " the backup: {batches}. Look, then dujiang batch resume or cancel each",
+    ),
+    "restored_nothing": (
+        "从现在起用这个数据库。没有没做完的批次",
+        "this database is used from now on. Nothing in it is unfinished",
+    ),
+    "database_restored": (
+        "数据库 {path} 是副本（从备份恢复，或被移动过）：它以为还没提交的任务，原来的可能已提交过，再提交会重复付费。"
+        "确认原来的不再使用后，运行 dujiang restored",
+        "the database {path} is a copy (restored from a backup, or moved). What it has as not yet submitted the"
+        " original may have submitted, and would be paid for twice. When the original is out of use: dujiang restored",
+    ),
     "help_prune": (
         "清理早已结束的批次：删除其任务和历史，保留花费；图片和报告不动",
         "Forget batches that were over long ago; what they cost, pictures and reports stay",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
@@ -17,7 +18,8 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records, retention
+from dujiang.engines.sql import beliefs, budgets, claims, instance, lanes, postgres, preparation, records, retention
+from dujiang.engines.sql.instance import Found, Mark
 from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
@@ -43,6 +45,30 @@ class SqlEngine:
             self._store = PostgresStore(database, clock.now if own_clock else None)
         else:
             self._store = SqliteStore(database, clock.now)
+        self._mark = Mark(Path(database.url.database or "")) if database.dialect.name == "sqlite" else None
+
+    # -- which database it is
+
+    async def is_itself(self) -> bool:
+        """Whether this is the database that was worked with, and no copy of it: see `instance`."""
+        found = await self._read(lambda connection: instance.look(connection, self._mark))
+        if found is Found.NEW:
+            await self._settle(instance.settle)
+        return found is not Found.COPY
+
+    async def take_over(self) -> list[str]:
+        """Work with this copy from now on; the names of its unfinished batches, which are paused."""
+        return await self._settle(instance.take_over)
+
+    async def _settle(self, settle: Callable[[sa.Connection, float], T]) -> T:
+        mark = self._mark
+
+        def change(connection: sa.Connection, now: float) -> T:
+            if mark is not None:
+                mark.write(instance.last_event(connection))
+            return settle(connection, now)
+
+        return await self._change(change)
 
     # -- batches and rows
 
@@ -222,9 +248,17 @@ class SqlEngine:
 
     async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
         """See `ports.Engine`."""
-        return await self._change(
-            lambda connection, now: claims.claim(connection, worker, offers, batch_id, now), tells=_took_something
-        )
+        mark = self._mark
+
+        def change(connection: sa.Connection, now: float) -> tuple[Turn, int]:
+            turn = claims.claim(connection, worker, offers, batch_id, now)
+            return turn, instance.last_event(connection) if mark is not None and turn.tasks else 0
+
+        turn, last_event = await self._change(change, tells=lambda done: _took_something(done[0]))
+        if mark is not None and last_event:
+            # Behind the commit: a mark for what was never committed would make a copy of the original.
+            await asyncio.to_thread(mark.write, last_event)
+        return turn
 
     async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
         """See `ports.Engine`."""

@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 
 batches: Final = sa.Table(
     "batches",
@@ -227,6 +227,14 @@ switches: Final = sa.Table(  # what is switched on, for everybody
     "switches",
     METADATA,
     sa.Column("name", sa.Text, primary_key=True),
+)
+
+instances: Final = sa.Table(  # where this database was worked with, the last one now: `instance` tells why
+    "instances",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )
 
 rests: Final = sa.Table(
