@@ -420,7 +420,8 @@ class SqlEngine:
             return adopted
 
         try:
-            return await self._change(change)
+            # Every worker looks every few seconds: if each look woke all others, a fleet at rest would be busy.
+            return await self._change(change, tells=bool)
         except StaleTask:
             return []  # somebody else was faster; what is left is found at the next look
 
