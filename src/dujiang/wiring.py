@@ -23,6 +23,7 @@ from dujiang.domain.retry import RetryRules, UploadRules
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import report_rows
+from dujiang.engines.sql.refusals import DatabaseRefused
 from dujiang.hosts import superbed as hosting
 from dujiang.hosts.superbed import SuperbedHost
 from dujiang.messages import text
@@ -95,10 +96,14 @@ def open_log(settings: Settings) -> Iterator[StructuredLog]:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, clock: Clock | None = None) -> AsyncIterator[SqlEngine]:
-    """The database, opened and up to date. Raises `DatabaseRefused`."""
+async def open_engine(
+    settings: Settings, clock: Clock | None = None, *, copies: bool = False
+) -> AsyncIterator[SqlEngine]:
+    """The database, opened and up to date. Raises `DatabaseRefused`, unless `copies` also for one that was restored."""
     engine = SqlEngine(connect(settings.database), clock or SystemClock(settings.time_scale))
     try:
+        if not copies and not await engine.is_itself():
+            raise DatabaseRefused("restored", path=settings.shown_database)
         yield engine
     finally:
         await engine.aclose()

@@ -1970,3 +1970,20 @@ async def test_times_in_a_history_never_go_back_while_the_clock_does_not(bench: 
     found = [row["at"] for row in bench.read(sa.select(events.c.at).order_by(events.c.id))]
 
     assert all(earlier <= later for earlier, later in pairwise(found))
+
+
+@pytest.mark.parametrize("bench", ["postgres"], indirect=True)
+async def test_a_look_for_what_nobody_holds_that_finds_nothing_wakes_nobody(bench: Bench) -> None:
+    import psycopg
+
+    other = bench.open_engine()
+    url = sa.make_url(bench.store.url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as ears:
+        ears.execute("LISTEN dujiang")
+
+        await bench.engine.adopt(bench.worker, None, lambda lane: 0.0)
+        await other.pause("b", paused=True)
+
+        told = list(ears.notifies(timeout=20, stop_after=1))
+        told += ears.notifies(timeout=0)
+        assert len(told) == 1

@@ -1,8 +1,11 @@
-"""`dujiang accounts …`: how each account is doing, testing its keys, stopping it, capping a day's images."""
+"""`dujiang accounts …`: how each account is doing, testing its keys, stopping it, capping a day's images, a month's."""
 
 import asyncio
 import time
+from calendar import monthrange
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from dujiang.cli.opening import change, read_database, settings_of
 from dujiang.cli.show import print_json, print_table
 from dujiang.domain.accounts import Account
 from dujiang.domain.rests import Rest, Subject
-from dujiang.engines.sql import lanes
+from dujiang.engines.sql import lanes, ledger
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.rows import rest_of
 from dujiang.engines.sql.schema import rests
@@ -220,3 +223,32 @@ def pause_everything(home: Path | None, *, paused: bool) -> int:
     change(settings_of(home), lambda engine: engine.pause_everything(paused=paused))
     say(text("everything_paused" if paused else "everything_resumed"))
     return Exit.OK
+
+
+def spent(month: str | None, home: Path | None, *, as_json: bool) -> int:
+    """What each account's submits of a month brought, those of pruned batches included."""
+    days = _days_of(month or time.strftime("%Y-%m"))
+    since, until = (day.timestamp() for day in (days[0], days[-1]))
+    with read_database(settings_of(home)) as connection:
+        found = ledger.spent(connection, [day.strftime("%Y-%m-%d") for day in days[:-1]], since, until)
+    if as_json:
+        for one in found:
+            print_json({"month": days[0].strftime("%Y-%m"), **asdict(one)})
+        return Exit.OK
+    if not found:
+        say(text("nothing_spent"))
+        return Exit.OK
+    names = ("account", "product", "attempt", "images", "images_in_doubt")
+    rows = [[one.account, one.req_key, one.submits, one.images, one.in_doubt] for one in found]
+    print_table([text(f"column_{name}") for name in names], rows)
+    return Exit.OK
+
+
+def _days_of(month: str) -> list[datetime]:
+    """Midnights of a month's days and of the day behind it, in the machine's own time zone."""
+    try:
+        first = datetime.strptime(month, "%Y-%m")  # noqa: DTZ007 - local time, as a day's cap is
+    except ValueError:
+        raise Refused("month_unknown", value=month) from None
+    length = monthrange(first.year, first.month)[1]
+    return [first + timedelta(days=number) for number in range(length + 1)]

@@ -148,6 +148,17 @@ def workers_list(as_json: Json = False, home: Home = None) -> None:
     raise typer.Exit(door.list_all(home, as_json=as_json))
 
 
+@workers_app.command("check", help=text("help_workers_check"))
+def workers_check(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=text("help_check_name"))] = None,
+    home: Home = None,
+) -> None:
+    """Whether a worker lives."""
+    from dujiang.cli import workers as door
+
+    raise typer.Exit(door.check(name, home))
+
+
 @app.command(help=text("help_plan"))
 def plan(
     input_path: InputPath,
@@ -337,6 +348,18 @@ def accounts_cap(
     raise typer.Exit(door.cap(account, images, home))
 
 
+@accounts_app.command("spent", help=text("help_accounts_spent"))
+def accounts_spent(
+    month: Annotated[str | None, typer.Option("--month", metavar="YYYY-MM", help=text("help_month"))] = None,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Images of a month."""
+    from dujiang.cli import accounts as door
+
+    raise typer.Exit(door.spent(month, home, as_json=as_json))
+
+
 @limit_app.command("show", help=text("help_limit_show"))
 def limit_show(as_json: Json = False, home: Home = None) -> None:
     """Every lane's limit."""
@@ -370,6 +393,27 @@ def resume(home: Home = None) -> None:
     from dujiang.cli import accounts as door
 
     raise typer.Exit(door.pause_everything(home, paused=False))
+
+
+@app.command(help=text("help_prune"))
+def prune(
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help=text("help_older_than"))],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=text("help_dry_run"))] = False,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Forget batches that were over long ago."""
+    from dujiang.cli import prune as door
+
+    raise typer.Exit(door.prune(older_than, home, dry_run=dry_run, as_json=as_json))
+
+
+@app.command(help=text("help_restored"))
+def restored(home: Home = None) -> None:
+    """Work with a copy of the database."""
+    from dujiang.cli import restored as door
+
+    raise typer.Exit(door.take_over(home))
 
 
 @app.command(help=text("help_resolve"))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dujiang.cli.exits import Exit, Refused, say
-from dujiang.cli.opening import batch_named, change, read_database, settings_of
+from dujiang.cli.opening import batch_named, change, living_batch, read_database, settings_of
 from dujiang.cli.show import counts_line, moment, print_fields, print_json, print_table
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import figures, list_batches
@@ -50,9 +50,12 @@ def show(word: str, home: Path | None, *, as_json: bool) -> int:
     shown["state"] = text(f"batch_{batch['state']}")
     shown["counts"] = counts_line(batch["counts"])
     shown["created_at"] = moment(batch["created_at"])
+    shown["pruned_at"] = moment(batch["pruned_at"])
     shown["in_doubt"] = ", ".join(str(task_id) for task_id in cost.doubts)
     shown.pop("paused")
     print_fields({text(f"column_{name}"): value for name, value in shown.items()})
+    if batch["pruned_at"] is not None:
+        say(text("batch_was_pruned"))
     if cost.doubts:
         say(text("how_to_resolve", task=cost.doubts[0]))
     return Exit.OK
@@ -62,7 +65,7 @@ def pause(word: str, home: Path | None, *, paused: bool) -> int:
     """Pause or resume."""
     settings = settings_of(home)
     with read_database(settings) as connection:
-        batch = batch_named(connection, word)
+        batch = living_batch(connection, word)
     change(settings, lambda engine: engine.pause(batch["id"], paused=paused))
     say(text("batch_paused_now" if paused else "batch_resumed_now", batch=batch["batch"]))
     return Exit.OK
@@ -72,7 +75,7 @@ def priority(word: str, points: int, home: Path | None) -> int:
     """Of a batch, from the next free slot on."""
     settings = settings_of(home)
     with read_database(settings) as connection:
-        batch = batch_named(connection, word)
+        batch = living_batch(connection, word)
     change(settings, lambda engine: engine.set_priority(points, batch_id=batch["id"]))
     say(text("batch_priority_now", batch=batch["batch"], priority=points))
     return Exit.OK
@@ -85,7 +88,7 @@ def budget(word: str, images: str, home: Path | None) -> int:
     most = None if images == "none" else int(images)
     settings = settings_of(home)
     with read_database(settings) as connection:
-        batch = batch_named(connection, word)
+        batch = living_batch(connection, word)
 
     async def set_budget(engine: SqlEngine) -> int:
         await engine.set_budget(batch["id"], most)
@@ -105,7 +108,7 @@ def cancel(word: str, home: Path | None) -> int:
     """Cancel what waits, ask for what runs."""
     settings = settings_of(home)
     with read_database(settings) as connection:
-        batch = batch_named(connection, word)
+        batch = living_batch(connection, word)
     done = change(settings, lambda engine: engine.cancel(batch_id=batch["id"]))
     say(text("cancel_result", **done))
     return Exit.OK

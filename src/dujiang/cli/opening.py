@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from dujiang.cli.exits import Refused
+from dujiang.domain.errors import BatchPruned
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import find_batch, reading
@@ -72,3 +73,11 @@ def batch_named(connection: sa.Connection, word: str) -> dict[str, Any]:
         places = "".join(f"\n  {batch['id']}  {batch['out']}" for batch in found)
         raise Refused("batch_ambiguous", batch=word, places=places)
     return found[0]
+
+
+def living_batch(connection: sa.Connection, word: str) -> dict[str, Any]:
+    """The same, for what is still to be steered. Raises `BatchPruned` if there is nothing left of it."""
+    batch = batch_named(connection, word)
+    if batch["pruned_at"] is not None:
+        raise BatchPruned(batch["batch"])
+    return batch

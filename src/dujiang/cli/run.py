@@ -20,7 +20,7 @@ from dujiang.cli.rows import Rows, Source, checked_rows
 from dujiang.cli.show import counts_line, print_json
 from dujiang.cli.watch import watch
 from dujiang.domain.batch import Batch, OnDoubt, batch_state
-from dujiang.domain.errors import StoreError
+from dujiang.domain.errors import BatchPruned, StoreError
 from dujiang.domain.lifecycle import FINAL, State
 from dujiang.domain.limits import Limit
 from dujiang.domain.names import safe_stem
@@ -182,6 +182,8 @@ async def _open_batch(engine: SqlEngine, wish: Wish, rows: Rows, on_doubt: OnDou
         await _refuse_folder_of_another(engine, Path(out), name)
     elif wish.name is None:
         _refuse_other_source(name, known["source"], source, Path(out))
+    if known is not None and known["pruned_at"] is not None:
+        raise BatchPruned(name)
     _prove_writable(Path(out) / name)
     batch = await engine.open_batch(Batch(secrets.token_hex(5), name, out, source, on_doubt))
     if wish.name is None:  # another program may have been faster

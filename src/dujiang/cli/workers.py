@@ -1,20 +1,20 @@
-"""`dujiang worker` and `dujiang workers list`: work for every batch, and see who does."""
+"""`dujiang worker` and `dujiang workers …`: work for every batch, and see who does."""
 
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 
 from dujiang import wiring
-from dujiang.cli.exits import Exit, say
+from dujiang.cli.exits import Exit, Refused, say
 from dujiang.cli.opening import read_database, settings_of
 from dujiang.cli.run import signals, written_reports
 from dujiang.cli.show import moment, print_json, print_table
 from dujiang.domain.batch import Batch
 from dujiang.engines.sql.engine import SqlEngine
-from dujiang.engines.sql.queries import Holding, holdings
+from dujiang.engines.sql.queries import Holding, clock_of, holdings
 from dujiang.messages import text
 from dujiang.runner.clock import SystemClock
+from dujiang.runner.presence import known_machine
 from dujiang.runner.worker import BatchWorker, RunEnd
 from dujiang.settings import Settings
 
@@ -59,7 +59,7 @@ def list_all(home: Path | None, *, as_json: bool) -> int:
     """Who works, since when, on what, with which version."""
     settings = settings_of(home)
     with read_database(settings) as connection:
-        found = holdings(connection, time.time())
+        found = holdings(connection, clock_of(connection))
     if as_json:
         for worker in found:
             print_json(worker.told)
@@ -69,6 +69,21 @@ def list_all(home: Path | None, *, as_json: bool) -> int:
         return Exit.OK
     names = ("worker", "machine", "pid", "version", "since", "silent", "jobs", "tasks")
     print_table([text(f"column_{name}") for name in names], [_row(worker) for worker in found], wide=[0, 1])
+    return Exit.OK
+
+
+def check(name: str | None, home: Path | None) -> int:
+    """Whether a worker of this name, or else one of this home folder, was heard of within its lease."""
+    settings = settings_of(home)
+    with read_database(settings) as connection:
+        found = holdings(connection, clock_of(connection))
+    machine = known_machine(settings.home_folder / "workers")
+    mine = [worker for worker in found if (worker.machine == machine if name is None else worker.name == name)]
+    if not mine:
+        raise Refused("worker_unknown", Exit.UNEXPECTED)
+    heard = min(mine, key=lambda worker: worker.silent_s)
+    if heard.silent_s > settings.lease * settings.time_scale:
+        raise Refused("worker_silent", Exit.UNEXPECTED, name=heard.name, silent=f"{heard.silent_s:.0f}")
     return Exit.OK
 
 

@@ -213,6 +213,17 @@ class StaleTask(DujiangError):
     code = "stale"
 
 
+class BatchPruned(DujiangError):
+    """The batch's tasks are forgotten, so nobody can tell what of it is paid for: it is not run again."""
+
+    code = "batch_pruned"
+
+    def __init__(self, batch: str) -> None:
+        super().__init__(batch)
+        self.text_code = self.code
+        self.fields = {"batch": batch}
+
+
 class UnlawfulEvent(DujiangError):
     """An event that the task's state does not allow. In the product this is a bug; from a person it is refused."""
 

@@ -142,6 +142,16 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{name} works. Ctrl-C once: finish what runs; twice: leave now",
     ),
     "worker_batch_over": ("批次 {batch} 已结束，报告已写好", "batch {batch} is over, its reports are written"),
+    "help_workers_check": (
+        "程序还活着吗：退出码 0 是，1 不是（给容器的健康检查用）",
+        "Whether a worker lives: exit code 0 if so, 1 if not; for a container's health check",
+    ),
+    "help_check_name": (
+        "哪个程序（默认：用这个 home 目录的任一个）",
+        "Which worker (default: any that uses this home folder)",
+    ),
+    "worker_unknown": ("没有这个程序在工作", "no such worker works"),
+    "worker_silent": ("{name} 已 {silent} 秒没有心跳", "{name} has been silent for {silent} s"),
     "no_workers": ("现在没有程序在工作", "no program works at the moment"),
     "column_worker": ("程序", "worker"),
     "column_machine": ("机器", "machine"),
@@ -171,6 +181,65 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "help_accounts_resume": ("恢复使用账号", "Submit with an account again"),
     "help_accounts_cap": ("账号每天最多多少张图片", "How many images an account may bring a day"),
+    "help_accounts_spent": (
+        "每个账号一个月的提交数和计费图片数，包括已清理的批次",
+        "Submits and images charged of a month, pruned batches included",
+    ),
+    "help_month": ("哪个月（默认本月）", "Which month (default: this one)"),
+    "month_unknown": ("--month {value} 不是月份，例如 2026-03", "--month {value} is no month; write 2026-03"),
+    "nothing_spent": ("这个月没有提交过", "nothing was submitted in that month"),
+    "column_product": ("产品", "product"),
+    "column_images_in_doubt": ("存疑图片", "images in doubt"),
+    "help_restored": (
+        "改用从备份恢复的数据库：没做完的批次先全部暂停，由你逐个决定",
+        "Go on with a database restored from a backup: unfinished batches are paused until you decide about each",
+    ),
+    "restored_paused": (
+        "从现在起用这个数据库。已暂停没做完的批次：{batches}。备份之后原来的数据库可能已提交过其中的任务；"
+        "核对后 dujiang batch resume，或 cancel",
+        "this database is used from now on. Paused, because the original may have submitted some of their tasks since"
+        " the backup: {batches}. Look, then dujiang batch resume or cancel each",
+    ),
+    "restored_nothing": (
+        "从现在起用这个数据库。没有没做完的批次",
+        "this database is used from now on. Nothing in it is unfinished",
+    ),
+    "database_restored": (
+        "数据库 {path} 是副本（从备份恢复，或被移动过）：它以为还没提交的任务，原来的可能已提交过，再提交会重复付费。"
+        "确认原来的不再使用后，运行 dujiang restored",
+        "the database {path} is a copy (restored from a backup, or moved). What it has as not yet submitted the"
+        " original may have submitted, and would be paid for twice. When the original is out of use: dujiang restored",
+    ),
+    "help_prune": (
+        "清理早已结束的批次：删除其任务和历史，保留花费；图片和报告不动",
+        "Forget batches that were over long ago; what they cost, pictures and reports stay",
+    ),
+    "help_older_than": (
+        "多久没有变化才清理：30d（天）、8w（周），至少一天",
+        "How long nothing must have changed: 30d (days), 8w (weeks); a day at least",
+    ),
+    "help_dry_run": ("只列出会清理哪些批次", "Only show what would go"),
+    "older_than_unknown": (
+        "--older-than {value} 无法理解，请写 30d 或 8w",
+        "--older-than {value} means nothing: write 30d or 8w",
+    ),
+    "prune_done": (
+        "已清理 {batches} 个批次、{tasks} 个任务；花费见 dujiang accounts spent",
+        "pruned: {batches} batches, {tasks} tasks; dujiang accounts spent tells what they cost",
+    ),
+    "prune_would": (
+        "会清理 {batches} 个批次、{tasks} 个任务",
+        "would be pruned: {batches} batches, {tasks} tasks",
+    ),
+    "batch_pruned": (
+        "批次 {batch} 已清理：哪些行付过费已无记录，再运行会全部重新付费。要重新做，请用 --name 换一个名字",
+        "the batch {batch} was pruned: nobody knows any more which rows are paid for, so running it again would pay for"
+        " all of them. To make them anew, choose another name with --name",
+    ),
+    "batch_was_pruned": (
+        "这个批次已清理：任务和历史已删除，花费、图片和报告还在",
+        "this batch was pruned: its tasks and their history are gone; what it cost, pictures and reports stay",
+    ),
     "help_pause": (
         "暂停一切：所有批次都不再上传和提交，已在生成的照常取回",
         "Pause everything: no batch uploads or submits, what runs is collected",
@@ -737,6 +806,7 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
             "position": ("序号", "position"),
             "name": ("文件名", "file name"),
             "created_at": ("创建时间", "created"),
+            "pruned_at": ("清理时间", "pruned"),
             "updated_at": ("更新时间", "updated"),
             "sent_at": ("提交时间", "sent"),
             "error": ("错误", "error"),

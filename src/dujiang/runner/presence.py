@@ -56,10 +56,11 @@ class LockedPresence:
 
 def machine_of(folder: Path) -> str:
     """Names the machine that this folder belongs to; made up when it is first asked for."""
-    return _known_machine(folder) or _name_machine(folder)
+    return known_machine(folder) or _name_machine(folder)
 
 
-def _known_machine(folder: Path) -> str:
+def known_machine(folder: Path) -> str:
+    """The same; empty if nobody has worked here."""
     try:
         return (folder / MACHINE).read_text("ascii").strip()
     except FileNotFoundError:
@@ -70,7 +71,7 @@ def _name_machine(folder: Path) -> str:
     """One of several that do this at once wins, and all agree on its name."""
     place = folder / MACHINE
     with FileLock(place.with_suffix(".lock")):
-        if known := _known_machine(folder):
+        if known := known_machine(folder):
             return known
         name, part = secrets.token_hex(8), place.with_suffix(".part")
         part.write_text(f"{name}\n", "ascii")
@@ -80,7 +81,7 @@ def _name_machine(folder: Path) -> str:
 
 def looks_alive(folder: Path, worker: Worker) -> bool:
     """Whether `worker` runs, as far as it can be seen from here; one of another machine is believed."""
-    if worker.machine != _known_machine(folder):
+    if worker.machine != known_machine(folder):
         return True
     return _is_locked(folder / f"{worker.id}.lock")
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from dujiang.domain.batch import Batch
+from dujiang.domain.errors import BatchPruned
 from dujiang.domain.lifecycle import FINAL, HELD, TRANSITIONS, Cancelled, CancelRequested, State
 from dujiang.domain.names import collision_key
 from dujiang.domain.requests import Request
@@ -37,9 +38,10 @@ _INSERT: Final = sa.insert(tasks).values(
 
 
 def open_batch(connection: sa.Connection, batch: Batch, now: float) -> Batch:
-    """The batch of (out, name), made if it is new; its policy is the one asked for last."""
+    """The batch of (out, name), made if it is new; its policy is the one asked for last. Raises `BatchPruned`."""
     place = sa.and_(batches.c.out == batch.out, batches.c.name == batch.name)
-    row = connection.execute(sa.select(batches).where(place)).mappings().one_or_none()
+    query = sa.select(batches).where(place).with_for_update(key_share=True)  # or it could be pruned meanwhile
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         values = {
             "id": batch.id,
@@ -52,11 +54,14 @@ def open_batch(connection: sa.Connection, batch: Batch, now: float) -> Batch:
             "priority": batch.priority,
             "max_images": None,
             "images_taken": None,
+            "used_at": now,
         }
         connection.execute(sa.insert(batches).values(**values))
         return batch_of(values)
-    if row["on_doubt"] != str(batch.on_doubt):
-        connection.execute(sa.update(batches).where(place).values(on_doubt=str(batch.on_doubt)))
+    if row["pruned_at"] is not None:
+        # Its rows are forgotten: whoever ran it again would pay for everything again.
+        raise BatchPruned(batch.name)
+    connection.execute(sa.update(batches).where(place).values(on_doubt=str(batch.on_doubt), used_at=now))
     return batch_of(dict(row) | {"on_doubt": str(batch.on_doubt)})
 
 
@@ -163,9 +168,14 @@ def _first_state(request: Request) -> str:
 
 def retry(connection: sa.Connection, task_ids: Sequence[int], now: float, *, again: bool) -> list[int]:
     """New tasks for ended ones. Only a row's newest task is retried, so repeating this makes nothing new."""
+    theirs = sa.select(tasks.c.batch_id).where(tasks.c.id.in_(task_ids))
+    # From now on nobody prunes them; one who does so already is waited for, and then there is nothing to retry.
+    connection.execute(sa.update(batches).where(batches.c.id.in_(theirs)).values(used_at=now))
     query = (
         sa.select(tasks)
+        .join(batches, batches.c.id == tasks.c.batch_id)
         .where(tasks.c.id.in_(task_ids), tasks.c.newest, tasks.c.state.in_(_FINAL if again else _RETRYABLE))
+        .where(batches.c.pruned_at.is_(None))
         .order_by(tasks.c.id)
     )
     found = connection.execute(query).mappings().all()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
@@ -17,10 +18,12 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records
+from dujiang.engines.sql import beliefs, budgets, claims, instance, lanes, postgres, preparation, records, retention
+from dujiang.engines.sql.instance import Found, Mark
 from dujiang.engines.sql.postgres import PostgresStore
+from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
-from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
+from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, workers
 from dujiang.engines.sql.writer import SqliteStore, store_error
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
@@ -42,6 +45,30 @@ class SqlEngine:
             self._store = PostgresStore(database, clock.now if own_clock else None)
         else:
             self._store = SqliteStore(database, clock.now)
+        self._mark = Mark(Path(database.url.database or "")) if database.dialect.name == "sqlite" else None
+
+    # -- which database it is
+
+    async def is_itself(self) -> bool:
+        """Whether this is the database that was worked with, and no copy of it: see `instance`."""
+        found = await self._read(lambda connection: instance.look(connection, self._mark))
+        if found is Found.NEW:
+            await self._settle(instance.settle)
+        return found is not Found.COPY
+
+    async def take_over(self) -> list[str]:
+        """Work with this copy from now on; the names of its unfinished batches, which are paused."""
+        return await self._settle(instance.take_over)
+
+    async def _settle(self, settle: Callable[[sa.Connection, float], T]) -> T:
+        mark = self._mark
+
+        def change(connection: sa.Connection, now: float) -> T:
+            if mark is not None:
+                mark.write(instance.last_event(connection))
+            return settle(connection, now)
+
+        return await self._change(change)
 
     # -- batches and rows
 
@@ -167,14 +194,23 @@ class SqlEngine:
 
     async def run_times(self, lane_id: int) -> list[float]:
         """See `ports.Engine`."""
-        query = (
-            sa.select(attempts.c.run_s)
+        last = (
+            sa.select(attempts.c.run_s, attempts.c.ended_at)
             .where(attempts.c.lane_id == lane_id, attempts.c.run_s.is_not(None))
             .order_by(attempts.c.ended_at.desc())
             .limit(REMEMBERED)
         )
-        found = await self._read(lambda connection: connection.execute(query).scalars().all())
-        return [float(run_s) for run_s in reversed(found) if run_s is not None]
+        pruned = (
+            sa.select(pruned_run_times.c.run_s, pruned_run_times.c.ended_at)
+            .where(pruned_run_times.c.lane_id == lane_id)
+            .order_by(pruned_run_times.c.ended_at.desc())
+            .limit(REMEMBERED)
+        )
+
+        def read(connection: sa.Connection) -> list[tuple[float, float]]:
+            return [(row.ended_at, row.run_s) for query in (last, pruned) for row in connection.execute(query)]
+
+        return [run_s for _, run_s in sorted(await self._read(read))[-REMEMBERED:]]
 
     async def rests(self) -> list[Rest]:
         """See `ports.Engine`."""
@@ -189,13 +225,45 @@ class SqlEngine:
         """See `ports.Engine`."""
         await self._change(lambda connection, _: records.end_rest(connection, subject, key))
 
+    # -- retention
+
+    async def prunable(self, older_than_s: float) -> list[Prunable]:
+        """Batches that are over and have not changed for so long (a day at least), oldest first."""
+        return await self._read(
+            lambda connection: retention.prunable(connection, older_than_s, self._store.now(connection))
+        )
+
+    async def prune(self, batch_id: str, older_than_s: float, day_of: Callable[[float], str]) -> int | None:
+        """Forget a batch's tasks and keep what they cost; how many there were, None if it may not go (any more).
+
+        `day_of`: the day that a moment belongs to. Whoever is killed in between is gone on with by the next one.
+        """
+
+        def page(connection: sa.Connection, _: float) -> int:
+            return retention.prune_page(connection, batch_id, day_of)
+
+        if not await self._change(lambda connection, now: retention.mark(connection, batch_id, older_than_s, now)):
+            return None
+        pruned = 0
+        while gone := await self._change(page, tells=lambda gone: False):
+            pruned += gone
+        return pruned
+
     # -- work
 
     async def claim(self, worker: Worker, offers: Sequence[Offer], batch_id: str) -> Turn:
         """See `ports.Engine`."""
-        return await self._change(
-            lambda connection, now: claims.claim(connection, worker, offers, batch_id, now), tells=_took_something
-        )
+        mark = self._mark
+
+        def change(connection: sa.Connection, now: float) -> tuple[Turn, int]:
+            turn = claims.claim(connection, worker, offers, batch_id, now)
+            return turn, instance.last_event(connection) if mark is not None and turn.tasks else 0
+
+        turn, last_event = await self._change(change, tells=lambda done: _took_something(done[0]))
+        if mark is not None and last_event:
+            # Behind the commit: a mark for what was never committed would make a copy of the original.
+            await asyncio.to_thread(mark.write, last_event)
+        return turn
 
     async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
         """See `ports.Engine`."""
@@ -357,7 +425,8 @@ class SqlEngine:
             return adopted
 
         try:
-            return await self._change(change)
+            # Every worker looks every few seconds: if each look woke all others, a fleet at rest would be busy.
+            return await self._change(change, tells=bool)
         except StaleTask:
             return []  # somebody else was faster; what is left is found at the next look
 

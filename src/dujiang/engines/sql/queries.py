@@ -1,6 +1,7 @@
 """What the doors show: read-only, paged by key, plain values out."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -22,6 +23,7 @@ from dujiang.engines.sql.schema import (
     events,
     lane_events,
     lanes,
+    pruned_attempts,
     references,
     tasks,
     workers,
@@ -141,8 +143,9 @@ def _attempt(row: Any) -> dict[str, Any]:
 
 
 def list_batches(connection: sa.Connection) -> list[dict[str, Any]]:
-    """Every batch with its counts, newest first."""
-    rows = connection.execute(sa.select(batches).order_by(batches.c.created_at.desc(), batches.c.id)).mappings()
+    """Every batch with its counts, newest first; not those that were pruned."""
+    query = sa.select(batches).where(batches.c.pruned_at.is_(None))
+    rows = connection.execute(query.order_by(batches.c.created_at.desc(), batches.c.id)).mappings()
     return [_batch(connection, row) for row in rows.all()]
 
 
@@ -167,6 +170,7 @@ def _batch(connection: sa.Connection, row: Any) -> dict[str, Any]:
         "images_taken": row["images_taken"],
         "paused": bool(row["paused"]),
         "created_at": row["created_at"],
+        "pruned_at": row["pruned_at"],
     }
 
 
@@ -184,12 +188,20 @@ class Figures:
 
 def figures(connection: sa.Connection, batch_id: str) -> Figures:
     """A batch's ledger in short, over every revision of its rows."""
-    by_outcome = connection.execute(
+    here = (
         sa.select(attempts.c.outcome, sa.func.count(), sa.func.sum(attempts.c.images))
         .join(tasks, tasks.c.id == attempts.c.task_id)
         .where(tasks.c.batch_id == batch_id)
         .group_by(attempts.c.outcome)
-    ).all()
+    )
+    pruned = (
+        sa.select(
+            pruned_attempts.c.outcome, sa.func.sum(pruned_attempts.c.attempts), sa.func.sum(pruned_attempts.c.images)
+        )
+        .where(pruned_attempts.c.batch_id == batch_id)
+        .group_by(pruned_attempts.c.outcome)
+    )
+    by_outcome = [*connection.execute(here), *connection.execute(pruned)]
     doubts = connection.execute(
         sa.select(tasks.c.id)
         .where(tasks.c.batch_id == batch_id, tasks.c.newest, tasks.c.state == State.IN_DOUBT.value)
@@ -198,7 +210,7 @@ def figures(connection: sa.Connection, batch_id: str) -> Figures:
     settled = {outcome.value for outcome in SETTLED}
     return Figures(
         images=sum(int(images or 0) for outcome, _, images in by_outcome if outcome in settled),
-        refused=sum(count for outcome, count, _ in by_outcome if outcome == Outcome.REFUSED.value),
+        refused=sum(int(count) for outcome, count, _ in by_outcome if outcome == Outcome.REFUSED.value),
         doubts=list(doubts),
     )
 
@@ -245,6 +257,13 @@ class Holding:
         return asdict(self) | {"silent_s": round(self.silent_s, 1)}
 
 
+def clock_of(connection: sa.Connection) -> float:
+    """Now, by the clock that leases go by: the database's, where it is on another machine."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")).scalar_one())
+
+
 def holdings(connection: sa.Connection, now: float) -> list[Holding]:
     """Workers that have not left, oldest first."""
     at_vendor = sa.func.count().filter(tasks.c.state.in_([state.value for state in AT_VENDOR]))
@@ -284,7 +303,8 @@ class LaneHour:
 
 def lane_hours(connection: sa.Connection, now: float) -> dict[int, LaneHour]:
     """By lane id; only lanes that were ever used."""
-    used = connection.execute(sa.select(lanes.c.id).where(sa.exists().where(attempts.c.lane_id == lanes.c.id)))
+    ever = (sa.exists().where(table.c.lane_id == lanes.c.id) for table in (attempts, pruned_attempts))
+    used = connection.execute(sa.select(lanes.c.id).where(sa.or_(*ever)))
     return {lane_id: _lane_hour(connection, lane_id, now) for lane_id in used.scalars().all()}
 
 

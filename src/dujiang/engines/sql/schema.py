@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0005"
+REVISION: Final = "0007"
 
 batches: Final = sa.Table(
     "batches",
@@ -27,6 +27,8 @@ batches: Final = sa.Table(
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("max_images", sa.Integer),  # its budget
     sa.Column("images_taken", sa.Integer),  # of the budget: the sum over its attempts; counted while there is one
+    sa.Column("used_at", sa.Float),  # when somebody last ran it; empty: when it was made
+    sa.Column("pruned_at", sa.Float),  # its tasks are gone, and what they cost stands in `pruned_attempts`
     sa.UniqueConstraint("out", "name", name="uq_batches_place"),
 )
 
@@ -152,6 +154,28 @@ events: Final = sa.Table(
 )
 sa.Index("ix_events_task", events.c.task_id, events.c.id)
 
+pruned_attempts: Final = sa.Table(  # what is left of attempts whose batch was pruned: what they cost
+    "pruned_attempts",
+    METADATA,
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id"), primary_key=True),
+    sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), primary_key=True),
+    sa.Column("day", sa.Text, primary_key=True),  # on which they were sent: `2026-03-31`, where it was pruned
+    sa.Column("outcome", sa.Text, primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("images", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+pruned_run_times: Final = sa.Table(  # and how long their jobs ran, as long as a lane has nothing newer
+    "pruned_run_times",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), nullable=False),
+    sa.Column("ended_at", sa.Float, nullable=False),
+    sa.Column("run_s", sa.Float, nullable=False),
+)
+sa.Index("ix_pruned_run_times", pruned_run_times.c.lane_id, pruned_run_times.c.ended_at)
+
 accounts: Final = sa.Table(
     "accounts",
     METADATA,
@@ -203,6 +227,14 @@ switches: Final = sa.Table(  # what is switched on, for everybody
     "switches",
     METADATA,
     sa.Column("name", sa.Text, primary_key=True),
+)
+
+instances: Final = sa.Table(  # where this database was worked with, the last one now: `instance` tells why
+    "instances",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )
 
 rests: Final = sa.Table(
