@@ -231,6 +231,9 @@ class SqlEngine:
 
         def change(connection: sa.Connection, now: float) -> None:
             until = HELD_UNTIL_TOLD if for_s is None else now + for_s
+            still_so = sa.select(tasks.c.id).where(tasks.c.id == task.id, tasks.c.version == task.version)
+            if connection.execute(still_so.with_for_update(read=True)).first() is None:
+                return  # somebody else looks at its job by now, and knows better
             connection.execute(
                 sa.update(attempts)
                 .where(
