@@ -31,6 +31,8 @@ T = TypeVar("T")
 CONNECT_S: Final = 10
 STATEMENT_S: Final = 30
 LOCK_S: Final = 10
+IDLE_S: Final = 3
+"""So long between two statements, and the transaction is undone: whoever stands still in it holds locks of a lane."""
 GONE_AFTER_MS: Final = 10_000  # a partition ends in seconds, not in hours
 AT_ONCE: Final = 8
 """Transactions of one program at the same time."""
@@ -50,8 +52,8 @@ AWAY: Final = ("08", "57P")  # connection exceptions; the server is going down, 
 _BEGIN: Final = sa.text(
     "SELECT extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()::text,"
     " set_config('statement_timeout', :statement_ms, true), set_config('lock_timeout', :lock_ms, true),"
-    " set_config('synchronous_commit', 'on', true)"
-).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000))
+    " set_config('idle_in_transaction_session_timeout', :idle_ms, true), set_config('synchronous_commit', 'on', true)"
+).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000), idle_ms=str(IDLE_S * 1000))
 _NOW: Final = sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")
 _STATUS: Final = sa.text("SELECT pg_xact_status(CAST(:xid AS text)::xid8)")
 _TELL: Final = sa.text(f"SELECT pg_notify('{CHANNEL}', :who)")
@@ -176,7 +178,8 @@ class Transactions:
         """
         if self._closing.is_set():
             raise StoreError("the database is closed", why="gone")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, change, tells)
+        # Shielded: cancelled before its turn came, it would never run, and a job id with it.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self._do, change, tells))
 
     def close(self) -> None:
         """Finish what was accepted, then stop. Blocks."""
