@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
@@ -17,11 +17,11 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, lanes, postgres, preparation, records
+from dujiang.engines.sql import beliefs, budgets, claims, lanes, preparation, records
 from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, rests, tasks, workers
-from dujiang.engines.sql.writer import SqliteStore, store_error
+from dujiang.engines.sql.writer import SqliteStore
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
@@ -367,6 +367,10 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._store.changed_elsewhere()
 
+    def waited_for(self) -> AbstractContextManager[None]:
+        """Inside, a PostgreSQL that is away or full is waited for, for however long."""
+        return self._store.waited_for()
+
     async def aclose(self) -> None:
         """See `ports.Engine`."""
         await asyncio.to_thread(self._store.close)
@@ -381,16 +385,10 @@ class SqlEngine:
 
     async def _read(self, read: Callable[[sa.Connection], T]) -> T:
         def run() -> T:
-            try:
-                with self.database.connect().execution_options(reading=True) as connection:
-                    return read(connection)
-            except DBAPIError as error:
-                refused = store_error(error) if isinstance(self._store, SqliteStore) else postgres.store_error(error)
-                if refused is not None:
-                    raise refused from error
-                raise
+            with self.database.connect().execution_options(reading=True) as connection:
+                return read(connection)
 
-        return await asyncio.to_thread(run)
+        return await self._store.read(run)
 
     async def _tasks(self, query: sa.Select[tuple[object, ...]]) -> list[Task]:
         rows = await self._read(lambda connection: connection.execute(query).mappings().all())
