@@ -284,7 +284,10 @@ async def open_worker(
     try:
         using = parts.engine(engine)
         references = make_references(settings, using, host, links, clock, log)
-        yield await _assembled(settings, using, clock, accounts, provider, store, references, presence, log, set_limit)
+        with engine.waited_for():
+            yield await _assembled(
+                settings, using, clock, accounts, provider, store, references, presence, log, set_limit
+            )
     finally:
         presence.leave()
         await provider.aclose()

@@ -5,16 +5,15 @@ The database says what we believe, the vendor's ledger what was charged, the dis
 
 import hashlib
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import sqlalchemy as sa
 from PIL import Image
 
 from dujiang.domain.lifecycle import AWAITING_DECISION, FINAL, TRANSITIONS, State
@@ -116,29 +115,30 @@ def _sender(job: Row, attempts: Sequence[Row]) -> int:
 
 
 def gather(
-    home: Path,
+    database_url: str,
+    images: Path,
     ledger: Mapping[str, Any],
     *,
     expected: Mapping[str, State],
     limit: int,
     decisions: frozenset[int] = frozenset(),
 ) -> Evidence:
-    """Read the database without writing to it. No process may be at work."""
-    with closing(sqlite3.connect(f"{(home / 'dujiang.db').as_uri()}?mode=ro", uri=True)) as database:
-        database.row_factory = sqlite3.Row
-        tables: dict[str, list[Row]] = {
-            name: [dict(row) for row in database.execute(f"SELECT * FROM {name} ORDER BY {order}")]
-            for name, order in (
-                ("tasks", "id"),
-                ("attempts", "task_id, number"),
-                ("events", "id"),
-                ("workers", "started_at"),
-                ("batches", "id"),
-            )
-        }
+    """Read the database. No process may be at work."""
+    tables = tables_of(
+        database_url, tasks="id", attempts="task_id, number", events="id", workers="started_at", batches="id"
+    )
     prompts = {int(task["id"]): str(json.loads(task["request"])["prompt"]) for task in tables["tasks"]}
-    images = home / "out" / "storm" / "images"
     return Evidence(expected, limit, decisions, ledger, images, **tables, prompts=prompts)
+
+
+def tables_of(database_url: str, **orders: str) -> dict[str, list[Row]]:
+    """The rows of each named table, in this order."""
+    database = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with database.connect() as connection:
+        return {
+            name: [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name} ORDER BY {order}").mappings()]
+            for name, order in orders.items()
+        }
 
 
 def require(evidence: Evidence, *, resolved: bool) -> None:

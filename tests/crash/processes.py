@@ -36,7 +36,7 @@ class Life:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.client"],
             cwd=log.parent,  # no dujiang.toml of somebody else
-            env=_environment(),
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -150,7 +150,7 @@ class Lives:
         return Life(self._folder / f"life-{self._started:03d}.log")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without settings of the product and without proxies."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("DUJIANG_", "VOLCENGINE_"))}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -190,7 +190,7 @@ def vendor_process(folder: Path, settings: Mapping[str, Any]) -> Iterator[Vendor
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=_environment(),
+                env=environment(),
             )
         )
         stack.callback(process.wait, PATIENCE_S)

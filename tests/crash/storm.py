@@ -107,10 +107,10 @@ def weather(seed: int, *, kills: int, tasks: int, faults: Mapping[str, float] | 
         most = most_events if how in {RANDOM, BESIDE} else max(1, most_events // 3)
         planned.append(Kill(how, chance.randint(1, most), chance.uniform(0, 0.1)))
     vendor = {"seed": seed, "faults": dict(faults or {})}
-    return Weather(seed, _prompts(chance, seed, tasks), planned, vendor=vendor)
+    return Weather(seed, some_prompts(chance, seed, tasks), planned, vendor=vendor)
 
 
-def _prompts(chance: random.Random, seed: int, tasks: int) -> dict[str, State]:
+def some_prompts(chance: random.Random, seed: int, tasks: int) -> dict[str, State]:
     """Prompts and how their tasks end. Some are refused once (with proof, before or after a run), some for good."""
     markers = [
         ("", State.SUCCEEDED, 90),
@@ -273,14 +273,7 @@ class Storm:
         return self._decisions(self.evidence())
 
     def _decisions(self, left: Evidence) -> Sequence[tuple[int, str | None]]:
-        """For every doubt: the vendor's job that no attempt has, or else to send it again."""
-        decided: list[tuple[int, str | None]] = []
-        for task in left.tasks:
-            if task["state"] != State.IN_DOUBT:
-                continue
-            jobs = left.jobs_of.get(left.prompts[task["id"]], [])
-            job_id = next((job["task_id"] for job in jobs if job["task_id"] not in left.owned), None)
-            decided.append((task["id"], job_id))
+        decided = decisions_of(left)
         self._sent_again |= {task_id for task_id, job_id in decided if job_id is None}
         return decided
 
@@ -288,7 +281,8 @@ class Storm:
         """What there is now that no process is at work."""
         self._vendor.ledger()  # what a dead process had sent is read before this is answered
         return gather(
-            self._home,
+            f"sqlite:///file:{self._home / 'dujiang.db'}?mode=ro&uri=true",
+            self._home / "out" / "storm" / "images",
             self._vendor.quiet(),
             expected=self._prompts,
             limit=self._plan.limit,
@@ -309,6 +303,18 @@ class Storm:
         self.figures.attempts, self.figures.jobs = len(left.attempts), left.ledger["accepted"]
         self.figures.charges, self.figures.faults = left.ledger["charged"], dict(left.ledger["faults"])
         self.figures.most_at_vendor = max(left.ledger["max_running"].values())
+
+
+def decisions_of(left: Evidence) -> list[tuple[int, str | None]]:
+    """For every doubt: the vendor's job that no attempt has, or else to send it again."""
+    decided: list[tuple[int, str | None]] = []
+    for task in left.tasks:
+        if task["state"] != State.IN_DOUBT:
+            continue
+        jobs = left.jobs_of.get(left.prompts[task["id"]], [])
+        job_id = next((job["task_id"] for job in jobs if job["task_id"] not in left.owned), None)
+        decided.append((task["id"], job_id))
+    return decided
 
 
 @contextmanager

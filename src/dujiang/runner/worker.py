@@ -26,6 +26,7 @@ HAND_OVER_EVERY_S: Final = 0.1  # where another program's task may take the next
 RESCUE_EVERY_S: Final = 10.0
 HEARTBEAT_EVERY_S: Final = 10.0  # of a lease of 30 s: two may be late
 FIRST_ANSWER_WITHIN_S: Final = 30.0
+FAREWELL_S: Final = 5.0  # real: whoever leaves waits no longer for a database that is away
 GAP_S: Final = 5.0  # real: a short wait that took so much longer was no wait
 DONE_WITH: Final = FINAL | AWAITING_DECISION
 NOTHING: Final = Turn([], None)
@@ -188,8 +189,8 @@ class BatchWorker:
             for carrying in (*self._running, beating):
                 carrying.cancel()
             await asyncio.gather(*self._running, beating, return_exceptions=True)
-            with suppress(StoreError):  # its free lock tells as much
-                await self._engine.unregister(self._presence.worker)
+            with suppress(StoreError, TimeoutError):  # its free lock, or its silence, tells as much
+                await asyncio.wait_for(self._engine.unregister(self._presence.worker), FAREWELL_S)
 
     async def watch(self, batch: Batch) -> RunEnd:
         """Work on nothing: wait until others have brought the batch to its end, or until `stop`."""

@@ -20,7 +20,7 @@ from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
 from dujiang.engines.sql import beliefs as beliefs_of
 from dujiang.engines.sql import budgets
-from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
+from dujiang.engines.sql.lanes import EVERYTHING_PAUSED, ORDER_S
 from dujiang.engines.sql.lines import Lines
 from dujiang.engines.sql.paces import pace_of, store_pace
 from dujiang.engines.sql.records import note, subjects
@@ -67,7 +67,7 @@ _SHORTEN: Final = (
         attempts.c.lane_id == sa.bindparam("lane"),
         attempts.c.slot_until > sa.bindparam("now"),
         attempts.c.slot_until < HELD_UNTIL_TOLD,
-        attempts.c.slot_until > sa.bindparam("now") + attempts.c.slot_for_s,
+        attempts.c.slot_until > sa.bindparam("now") + attempts.c.slot_for_s + ORDER_S,
     )
     .values(slot_until=sa.bindparam("now") + attempts.c.slot_for_s)
 )

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
@@ -18,13 +18,13 @@ from dujiang.domain.rests import Rest, RestOrder, Subject
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task
 from dujiang.engines.sql import batches as batch_changes
-from dujiang.engines.sql import beliefs, budgets, claims, instance, lanes, postgres, preparation, records, retention
+from dujiang.engines.sql import beliefs, budgets, claims, instance, lanes, preparation, records, retention
 from dujiang.engines.sql.instance import Found, Mark
 from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, workers
-from dujiang.engines.sql.writer import SqliteStore, store_error
+from dujiang.engines.sql.writer import SqliteStore
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
@@ -304,6 +304,9 @@ class SqlEngine:
 
         def change(connection: sa.Connection, now: float) -> None:
             until = HELD_UNTIL_TOLD if for_s is None else now + for_s
+            still_so = sa.select(tasks.c.id).where(tasks.c.id == task.id, tasks.c.version == task.version)
+            if connection.execute(still_so.with_for_update(read=True)).first() is None:
+                return  # somebody else looks at its job by now, and knows better
             connection.execute(
                 sa.update(attempts)
                 .where(
@@ -438,6 +441,10 @@ class SqlEngine:
         """See `ports.Engine`."""
         return await self._store.changed_elsewhere()
 
+    def waited_for(self) -> AbstractContextManager[None]:
+        """Inside, a PostgreSQL that is away or full is waited for, for however long."""
+        return self._store.waited_for()
+
     async def aclose(self) -> None:
         """See `ports.Engine`."""
         await asyncio.to_thread(self._store.close)
@@ -452,16 +459,10 @@ class SqlEngine:
 
     async def _read(self, read: Callable[[sa.Connection], T]) -> T:
         def run() -> T:
-            try:
-                with self.database.connect().execution_options(reading=True) as connection:
-                    return read(connection)
-            except DBAPIError as error:
-                refused = store_error(error) if isinstance(self._store, SqliteStore) else postgres.store_error(error)
-                if refused is not None:
-                    raise refused from error
-                raise
+            with self.database.connect().execution_options(reading=True) as connection:
+                return read(connection)
 
-        return await asyncio.to_thread(run)
+        return await self._store.read(run)
 
     async def _tasks(self, query: sa.Select[tuple[object, ...]]) -> list[Task]:
         rows = await self._read(lambda connection: connection.execute(query).mappings().all())

@@ -17,6 +17,8 @@ from dujiang.ports import AccountUse, LaneUse
 
 _PAUSED: Final = "paused"
 EVERYTHING_PAUSED: Final = sa.exists().where(switches.c.name == _PAUSED)
+ORDER_S: Final = 10.0
+"""A transaction that waited for others is behind what they wrote by so much, and no clock has gone back."""
 FORGOTTEN_S: Final = 86_400.0  # lines of batches that nobody has worked for since
 
 
@@ -104,7 +106,7 @@ def shorten_waits(connection: sa.Connection, now: float) -> None:
             attempts.c.lane_id.in_(sa.select(lanes.c.id)),  # the index begins with the lane: no look at old attempts
             attempts.c.slot_until > now,
             attempts.c.slot_until < HELD_UNTIL_TOLD,
-            attempts.c.slot_until > now + attempts.c.slot_for_s,
+            attempts.c.slot_until > now + attempts.c.slot_for_s + ORDER_S,
         )
         .values(slot_until=now + attempts.c.slot_for_s)
     )

@@ -5,7 +5,9 @@ The statements are the same. What differs stands here:
   which SQLite ignores): the batch, then lanes, then accounts, always in this order.
 - Each change is a transaction of its own; the database puts their commits together.
 - The database's clock decides, as programs on several machines have several clocks.
-- A connection that breaks while it commits leaves open whether it did: the database is asked what became of it.
+- A connection that breaks while it commits leaves open whether it did: each change leaves a token of its own beside
+  what it writes, and whether that is there is asked afterwards. (PostgreSQL tells what became of a transaction number,
+  but gives a number that a crash has swallowed to somebody else.)
 - Everything works through PgBouncer in transaction mode: nothing is set for a session, no statement is prepared, and
   where LISTEN can't be had, looking now and then takes its place.
 """
@@ -14,9 +16,11 @@ import asyncio
 import importlib.util
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -32,6 +36,8 @@ T = TypeVar("T")
 CONNECT_S: Final = 10
 STATEMENT_S: Final = 30
 LOCK_S: Final = 10
+IDLE_S: Final = 3
+"""So long between two statements, and the transaction is undone: whoever stands still in it holds locks of a lane."""
 GONE_AFTER_MS: Final = 10_000  # a partition ends in seconds, not in hours
 AT_ONCE: Final = 8
 """Transactions of one program at the same time."""
@@ -52,13 +58,24 @@ FULL: Final = frozenset({"53100", "53200", "53300", "53400"})
 AWAY: Final = ("08", "57P")  # connection exceptions; the server is going down, or not up yet
 
 _BEGIN: Final = sa.text(
-    "SELECT extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()::text,"
+    "SELECT extract(epoch FROM clock_timestamp())::float8,"
     " set_config('statement_timeout', :statement_ms, true), set_config('lock_timeout', :lock_ms, true),"
-    " set_config('synchronous_commit', 'on', true)"
-).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000))
+    " set_config('idle_in_transaction_session_timeout', :idle_ms, true), set_config('synchronous_commit', 'on', true)"
+).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000), idle_ms=str(IDLE_S * 1000))
 _NOW: Final = sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")
-_STATUS: Final = sa.text("SELECT pg_xact_status(CAST(:xid AS text)::xid8)")
-_TELL: Final = sa.text(f"SELECT pg_notify('{CHANNEL}', :who)")
+_COMMITTING: Final = (
+    "INSERT INTO last_commits (place, token, at) VALUES (:place, :token, :at)"
+    " ON CONFLICT (place) DO UPDATE SET token = excluded.token, at = excluded.at"
+)
+_COMMIT: Final = sa.text(_COMMITTING)
+_COMMIT_AND_TELL: Final = sa.text(f"WITH committing AS ({_COMMITTING}) SELECT pg_notify('{CHANNEL}', :who)")
+_LAST: Final = sa.text(  # waits for a session that is still about to commit, which reading would not
+    "INSERT INTO last_commits (place, token, at) VALUES (:place, '', 0)"
+    " ON CONFLICT (place) DO UPDATE SET token = last_commits.token RETURNING token"
+)
+_FORGET: Final = sa.text("DELETE FROM last_commits WHERE starts_with(place, :who) OR at < :before")
+FORGOTTEN_S: Final = 30 * 86_400.0
+"""What killed programs left; nobody asks what became of a change for so long."""
 
 
 def connect(url: sa.URL) -> sa.Engine:
@@ -147,7 +164,7 @@ def _is_conflict(error: DBAPIError, tries: int) -> bool:
 class _Try:
     """One try of a change."""
 
-    xid: str = ""
+    token: str = field(default_factory=lambda: uuid4().hex)
     is_done: bool = False
     """All its statements have run: only the commit is left."""
     result: Any = None
@@ -167,7 +184,7 @@ class Transactions:
         self._database = database
         self._now = now
         """A clock in place of the database's, for tests."""
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self.who = who or uuid4().hex
         self._closing = threading.Event()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="dujiang-transaction")
@@ -182,47 +199,57 @@ class Transactions:
         """
         if self._closing.is_set():
             raise StoreError("the database is closed", why="gone")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, change, tells)
+        # Shielded: cancelled before its turn came, it would never run, and a job id with it.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self._do, change, tells))
 
     def close(self) -> None:
         """Finish what was accepted, then stop. Blocks."""
         self._closing.set()
         self._threads.shutdown(wait=True)
+        with suppress(DBAPIError), self._database.begin() as connection:
+            now = connection.execute(_BEGIN).scalar_one()
+            connection.execute(_FORGET, {"who": self.who, "before": now - FORGOTTEN_S})
 
     def _do(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
-        give_up_at = time.monotonic() + self._patience_s
+        began = time.monotonic()
         tries = 0
         while True:
             this = _Try()
             try:
                 with self._database.connect() as connection, connection.begin():
-                    now, this.xid = connection.execute(_BEGIN).one()[:2]
+                    now = connection.execute(_BEGIN).one()[0]
                     this.result = change(connection, now if self._now is None else self._now())
-                    if tells(this.result):
-                        connection.execute(_TELL, {"who": self.who})
+                    values = {"place": self._place(), "token": this.token, "at": now, "who": self.who}
+                    connection.execute(_COMMIT_AND_TELL if tells(this.result) else _COMMIT, values)
                     this.is_done = True
                 return this.result  # type: ignore[no-any-return]
             except DBAPIError as error:
                 refused = store_error(error)
                 if refused is None and not _is_conflict(error, tries):
                     raise
-                if this.is_done and self._was_committed(this.xid, give_up_at):
+                if this.is_done and self._was_committed(this.token, began):
                     return this.result  # type: ignore[no-any-return]
-                if time.monotonic() >= give_up_at or self._closing.is_set():
+                if self._gives_up(began):
                     raise (refused or StoreError(str(error.orig).strip(), why="gone")) from error
             self._closing.wait(AGAIN_AFTER_S[min(tries, len(AGAIN_AFTER_S) - 1)])
             tries += 1
 
-    def _was_committed(self, xid: str, give_up_at: float) -> bool:
-        """What became of a transaction whose connection broke while it was committed."""
+    def _place(self) -> str:
+        """Where this thread's last token stands: only its own next change writes there."""
+        return f"{self.who} {threading.get_ident()}"
+
+    def _gives_up(self, began: float) -> bool:
+        return self._closing.is_set() or time.monotonic() - began >= self.patience_s
+
+    def _was_committed(self, token: str, began: float) -> bool:
+        """Whether a change is on disk whose connection broke while it was committed."""
         while True:
             try:
-                with self._database.connect() as connection:
-                    status = connection.execute(_STATUS, {"xid": xid}).scalar()
-                if status != "in progress":
-                    return status == "committed"
+                with self._database.begin() as connection:
+                    connection.execute(_BEGIN)
+                    return bool(connection.execute(_LAST, {"place": self._place()}).scalar_one() == token)
             except DBAPIError as error:
-                if time.monotonic() >= give_up_at:
+                if self._gives_up(began):
                     refused = store_error(error)
                     raise (refused or StoreError(str(error.orig).strip(), why="gone")) from error
             self._closing.wait(AGAIN_AFTER_S[-1])
@@ -302,6 +329,34 @@ class PostgresStore:
     def now(self, connection: sa.Connection) -> float:
         """The database's clock."""
         return self._now() if self._now is not None else float(connection.execute(_NOW).scalar_one())
+
+    async def read(self, read: Callable[[], T]) -> T:
+        """What it returns; a database that is away is waited for as for a change, without keeping a thread from others.
+
+        Raises `StoreError` if it stays away.
+        """
+        began = time.monotonic()
+        tries = 0
+        while True:
+            try:
+                return await asyncio.to_thread(read)
+            except DBAPIError as error:
+                refused = store_error(error)
+                if refused is None:
+                    raise
+                if time.monotonic() - began >= self._transactions.patience_s:
+                    raise refused from error
+            await asyncio.sleep(AGAIN_AFTER_S[min(tries, len(AGAIN_AFTER_S) - 1)])
+            tries += 1
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Inside, a database that is away or full is waited for, for however long."""
+        patience_s, self._transactions.patience_s = self._transactions.patience_s, inf
+        try:
+            yield
+        finally:
+            self._transactions.patience_s = patience_s
 
     async def changed_elsewhere(self) -> bool:
         """Whether another program may have changed anything since this was last asked."""

@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 
 batches: Final = sa.Table(
     "batches",
@@ -271,4 +271,12 @@ workers: Final = sa.Table(
     sa.Column("seen_at", sa.Float),  # its last sign of life
     sa.Column("name", sa.Text, nullable=False, server_default=""),
     sa.Column("version", sa.Text, nullable=False, server_default=""),
+)
+
+last_commits: Final = sa.Table(  # PostgreSQL: what to look for when a connection breaks while it commits
+    "last_commits",
+    METADATA,
+    sa.Column("place", sa.Text, primary_key=True),  # a thread of a program
+    sa.Column("token", sa.Text, nullable=False),  # of its last change that is on disk
+    sa.Column("at", sa.Float, nullable=False),
 )

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -138,6 +139,20 @@ class SqliteStore:
     async def change(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
         """Run `change` in a transaction; its result once that is committed. What others want to know they see."""
         return await self._writer.do(lambda connection: change(connection, self._now()))
+
+    async def read(self, read: Callable[[], T]) -> T:
+        """What it returns, in a thread. Raises `StoreError`."""
+        try:
+            return await asyncio.to_thread(read)
+        except DBAPIError as error:
+            refused = store_error(error)
+            if refused is not None:
+                raise refused from error
+            raise
+
+    def waited_for(self) -> AbstractContextManager[None]:
+        """A file is there or it is not: whoever finds it locked or full for long is told."""
+        return nullcontext()
 
     def now(self, connection: sa.Connection) -> float:
         """The clock of this machine, which all who use the file share."""

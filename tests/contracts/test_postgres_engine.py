@@ -1,0 +1,185 @@
+"""What only PostgreSQL can do to the engine: sessions that break, standstills inside of a transaction, restarts."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from dujiang.domain.errors import StoreError
+from dujiang.engines.sql import postgres as postgres_engine
+from dujiang.engines.sql.database import connect
+from dujiang.engines.sql.engine import SqlEngine
+from dujiang.engines.sql.postgres import Transactions
+from dujiang.engines.sql.schema import last_commits, switches
+from tests.builders import StillClock
+from tests.conftest import emptied
+from tests.contracts.bench import Bench, Store
+from tests.postgres import OwnServer, own_server
+
+
+@pytest_asyncio.fixture
+async def bench(one_database: str) -> AsyncIterator[Bench]:
+    bench = Bench(Store(emptied(one_database), connect), StillClock())
+    await bench.begin()
+    yield bench
+    await bench.close()
+
+
+@pytest.fixture
+def database(bench: Bench) -> sa.Engine:
+    return bench.engine.database
+
+
+LOCK_LANE = sa.text("SELECT id FROM lanes FOR NO KEY UPDATE")
+
+
+async def test_whoever_stands_still_in_a_transaction_keeps_nobody_from_the_lane(
+    bench: Bench, database: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_engine, "_BEGIN", postgres_engine._BEGIN.bindparams(idle_ms="300"))
+    frozen, goes_on = threading.Event(), threading.Event()
+    tries = []
+
+    def stand_still(connection: sa.Connection, now: float) -> None:
+        tries.append(now)
+        connection.execute(LOCK_LANE)
+        frozen.set()
+        goes_on.wait(30)
+        connection.execute(LOCK_LANE)
+
+    transactions = Transactions(database)
+    standing = asyncio.create_task(transactions.do(stand_still))
+    await asyncio.to_thread(frozen.wait, 30)
+    await bench.rows(1)
+    claimed = await bench.claim()
+    goes_on.set()
+    await standing
+    await asyncio.to_thread(transactions.close)
+
+    assert len(claimed) == 1
+    assert len(tries) == 2, "undone, and tried again when it went on"
+
+
+async def test_a_change_whose_turn_has_not_come_is_made_though_nobody_waits_for_it_any_more(
+    bench: Bench, database: sa.Engine
+) -> None:
+    transactions = Transactions(database)
+    full = threading.Event()
+    busy = [asyncio.create_task(transactions.do(lambda connection, now: full.wait(30))) for _ in range(8)]
+    one_more = sa.insert(switches).values(name="made")
+    waiting = asyncio.create_task(transactions.do(lambda connection, now: connection.execute(one_more)))
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+    full.set()
+    await asyncio.gather(*busy)
+    await asyncio.to_thread(transactions.close)
+
+    with database.connect() as connection:
+        assert connection.execute(sa.select(switches.c.name)).scalars().all() == ["made"]
+
+
+# -- Sessions that break ----------------------------------------------------------------------------------------------
+
+MADE = sa.insert(switches).values(name="made")
+
+
+def when_first_committing(database: sa.Engine, what: Callable[[sa.Connection], None]) -> None:
+    """Have `what` happen at the moment at which a change is about to be committed."""
+    happened = threading.Event()
+
+    @sa.event.listens_for(database, "commit")
+    def committing(connection: sa.Connection) -> None:
+        if not happened.is_set():
+            happened.set()
+            what(connection)
+
+
+async def made_by(database: sa.Engine) -> tuple[int, int]:
+    """How often a change was tried, and how many rows there are of it."""
+    tries = []
+
+    def make(connection: sa.Connection, now: float) -> None:
+        tries.append(now)
+        connection.execute(MADE)
+
+    transactions = Transactions(database)
+    await transactions.do(make)
+    await asyncio.to_thread(transactions.close)
+    with database.connect() as connection:
+        rows = connection.execute(sa.select(sa.func.count()).select_from(switches)).scalar_one()
+    return len(tries), rows
+
+
+async def test_a_change_whose_answer_was_lost_is_made_once(database: sa.Engine) -> None:
+    def lose_the_answer(connection: sa.Connection) -> None:
+        session = connection.connection.driver_connection
+        assert session is not None
+        session.commit()
+        session.close()
+
+    when_first_committing(database, lose_the_answer)
+
+    assert await made_by(database) == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def mortal_server() -> Iterator[OwnServer]:
+    with closing(own_server()) as server:
+        yield server
+
+
+@pytest.fixture
+def mortal(mortal_server: OwnServer) -> Iterator[sa.Engine]:
+    database = connect(mortal_server.fresh_database())
+    yield database
+    database.dispose()
+
+
+async def test_a_change_that_a_crash_has_swallowed_is_made_though_its_number_is_given_to_others(
+    mortal: sa.Engine, mortal_server: OwnServer
+) -> None:
+    def crash(connection: sa.Connection) -> None:
+        mortal_server.restart("immediate")
+        with closing(sa.create_engine(mortal.url, poolclass=sa.NullPool).raw_connection()) as others:
+            for _ in range(30):
+                others.cursor().execute("SELECT pg_current_xact_id()")
+                others.commit()
+
+    when_first_committing(mortal, crash)
+
+    assert await made_by(mortal) == (2, 1)
+
+
+async def test_reading_waits_for_a_database_that_is_away(mortal: sa.Engine, mortal_server: OwnServer) -> None:
+    engine = SqlEngine(mortal, StillClock())
+    mortal_server.stop("immediate")
+    reading = asyncio.create_task(engine.open_batches())
+    await asyncio.to_thread(mortal_server.start)
+
+    assert await reading == []
+    await engine.aclose()
+
+
+async def test_a_database_that_stays_away_is_told(mortal: sa.Engine, mortal_server: OwnServer) -> None:
+    transactions = Transactions(mortal, patience_s=0.2)
+    mortal_server.stop("immediate")
+
+    with pytest.raises(StoreError) as refused:
+        await transactions.do(lambda connection, now: None)
+
+    assert refused.value.why == "gone"
+    await asyncio.to_thread(transactions.close)
+    mortal_server.start()
+
+
+async def test_a_program_that_ends_leaves_no_token(database: sa.Engine) -> None:
+    await made_by(database)
+
+    with database.connect() as connection:
+        mine = connection.execute(sa.select(last_commits.c.place)).scalars().all()
+    assert len({place.split()[0] for place in mine}) <= 1, "only the engine of the bench is left"
