@@ -2010,3 +2010,14 @@ async def test_a_look_for_what_nobody_holds_that_finds_nothing_wakes_nobody(benc
         told = list(ears.notifies(timeout=20, stop_after=1))
         told += ears.notifies(timeout=0)
         assert len(told) == 1
+
+
+@only_sqlite
+async def test_what_was_claimed_is_carried_though_the_mark_beside_the_file_cant_be_written(bench: Bench) -> None:
+    await bench.rows(1)
+    assert bench.engine.database.url.database
+    Path(f"{bench.engine.database.url.database}.seen").mkdir()
+
+    (task,) = await bench.claim()
+
+    assert task.state is State.SUBMITTING

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -262,7 +262,8 @@ class SqlEngine:
         turn, last_event = await self._change(change, tells=lambda done: _took_something(done[0]))
         if mark is not None and last_event:
             # Behind the commit: a mark for what was never committed would make a copy of the original.
-            await asyncio.to_thread(mark.write, last_event)
+            with suppress(OSError):  # the tasks are claimed: a full disk may only cost that a copy isn't noticed
+                await asyncio.to_thread(mark.write, last_event)
         return turn
 
     async def claim_preparation(self, worker: Worker, batch_id: str, ahead: Ahead) -> Turn:
