@@ -645,7 +645,7 @@ BATCH_ID: Final = "rehearsal"
 MODEL: Final = "4.0"
 ACCOUNT: Final = Account("default", (Key("AKLTfake", "c2VjcmV0"),))
 LEASE_S: Final = 30.0
-GUARD_S: Final = 20.0  # real seconds after which a run that hangs is given up
+GUARD_S: Final = 60.0  # real seconds after which a run that hangs is given up
 
 
 def a_request(prompt: str, *, references: Sequence[Reference] = (), **parameters: object) -> Request:
