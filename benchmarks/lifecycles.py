@@ -168,8 +168,7 @@ def _cpu_of(server: psutil.Process | None) -> float:
 # -- One process ------------------------------------------------------------------------------------------------------
 
 
-async def _main(module: str, what: str, place: Place) -> None:
-    contender: Contender = importlib.import_module(module)
+async def _main(contender: Contender, what: str, place: Place) -> None:
     match what:
         case "fill":
             await contender.fill(place)
@@ -191,4 +190,6 @@ def _own_cpu_s() -> float:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2], Place(**json.loads(sys.argv[3]))))
+    chosen = importlib.import_module(sys.argv[1])
+    with asyncio.Runner(loop_factory=getattr(chosen, "new_event_loop", None)) as runner:
+        runner.run(_main(chosen, sys.argv[2], Place(**json.loads(sys.argv[3]))))
