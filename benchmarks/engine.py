@@ -47,6 +47,13 @@ SIDES: Final = (
     Side("ours", "engine_ours", "PostgreSQL", 1),
     Side("ours", "engine_ours", "PostgreSQL", 4),
     Side("ours", "engine_ours", "PostgreSQL", 16),
+    Side("PgQueuer", "engine_pgqueuer", "PostgreSQL", 1),
+    Side("PgQueuer", "engine_pgqueuer", "PostgreSQL", 4),
+    Side("Procrastinate", "engine_procrastinate", "PostgreSQL", 1),
+    Side("Procrastinate", "engine_procrastinate", "PostgreSQL", 4),
+    Side("DBOS", "engine_dbos", "SQLite", 1),
+    Side("DBOS", "engine_dbos", "PostgreSQL", 1),
+    Side("DBOS", "engine_dbos", "PostgreSQL", 4),
 )
 ENGINES: Final = tuple(dict.fromkeys(side.engine for side in SIDES))
 
