@@ -85,7 +85,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--tasks", type=int, default=2000)
+    options.add_argument("--tasks", type=int, default=1000)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, help="these engines")
     options.add_argument("--on", nargs="+", choices=("SQLite", "PostgreSQL"), default=("SQLite", "PostgreSQL"))
