@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MUTATION := .venv-mutation
+ENGINES := .venv-engines
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 CODE := src tests benchmarks examples
 FIGURES := build/bench
 
-.PHONY: demo test check storm bench mutation lock clean
+.PHONY: demo test check storm bench bench-engines mutation lock clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -44,6 +45,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/limiter.py --json $(FIGURES)/limiter.json
 	$(BIN)/python benchmarks/plot.py $(FIGURES) $(FIGURES)
 
+# Beside other engines, which are installed for this alone. Needs PostgreSQL's binaries.
+bench-engines: $(ENGINES)/.ready
+	mkdir -p $(FIGURES)
+	PYTHONPATH=src:. $(ENGINES)/bin/python benchmarks/engine.py --json $(FIGURES)/engine.json
+
 # From scratch each time: what mutmut keeps of an earlier run doesn't notice every change of a test. Not on Windows.
 mutation: $(MUTATION)/.ready
 	rm -rf mutants
@@ -54,6 +60,7 @@ mutation: $(MUTATION)/.ready
 lock:
 	$(LOCK) --extra dev --output-file requirements-dev.lock
 	$(LOCK) --extra mutation --constraint requirements-dev.lock --output-file requirements-mutation.lock
+	$(LOCK) --extra bench-engines --constraint requirements-dev.lock --output-file requirements-engines.lock
 
 $(READY): pyproject.toml requirements-dev.lock
 	@for python in "$(PYTHON)" python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -70,5 +77,10 @@ $(MUTATION)/.ready: requirements-mutation.lock | $(READY)
 	$(MUTATION)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
 	@touch $@
 
+$(ENGINES)/.ready: requirements-engines.lock | $(READY)
+	$(BIN)/python -m venv --clear $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-engines.lock
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(MUTATION) mutants .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) $(MUTATION) $(ENGINES) mutants .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

@@ -39,6 +39,10 @@ FOLDERS: Final = (
 )
 PORTS: Final = range(20_000, 32_768)  # below those that systems lend to clients: a restart finds its own still free
 PATIENCE_S: Final = 60
+# Only a crash of the machine loses what was not synced, and no test crashes that.
+QUICK: Final = "max_connections = 100\nshared_buffers = 16MB\nfsync = off\nfull_page_writes = off\n"
+# A benchmark pays for what a commit promises: fsync, full_page_writes and synchronous_commit are on, the defaults.
+DURABLE: Final = "max_connections = 300\nshared_buffers = 128MB\n"
 
 Mode = Literal["fast", "immediate"]
 """How a server stops: `fast` ends the sessions and writes everything down, `immediate` is a crash."""
@@ -129,9 +133,10 @@ class Binaries:
 class OwnServer(Server):
     """A server of this run, in a folder that goes with it, even when the run is killed."""
 
-    def __init__(self, binaries: Binaries, ports: Iterable[int]) -> None:
+    def __init__(self, binaries: Binaries, ports: Iterable[int], *, durable: bool = False) -> None:
         super().__init__("postgresql://postgres@127.0.0.1/postgres")
         self._binaries = binaries
+        self._settings = DURABLE if durable else QUICK
         # Not below TMPDIR: a socket's path has room for 100 characters, and nobody must be able to get there.
         self.folder = Path(tempfile.mkdtemp(prefix="dujiang-postgres-", dir="/tmp"))
         if binaries.owner:
@@ -174,9 +179,7 @@ class OwnServer(Server):
         self._binaries("initdb", *flags, "-D", data)
         with (data / "postgresql.conf").open("a", encoding="utf-8") as settings:
             settings.write(
-                f"listen_addresses = '127.0.0.1'\nunix_socket_directories = '{self.folder}'\n"
-                # Only a crash of the machine loses what was not synced, and no test crashes that.
-                "max_connections = 100\nshared_buffers = 16MB\nfsync = off\nfull_page_writes = off\n"
+                f"listen_addresses = '127.0.0.1'\nunix_socket_directories = '{self.folder}'\n{self._settings}"
             )
 
     def _start_somewhere(self, ports: Iterable[int]) -> None:
@@ -236,9 +239,12 @@ def _unprivileged() -> tuple[int, int] | None:
     return nobody.pw_uid, nobody.pw_gid
 
 
-def own_server(ports: Iterable[int] | None = None) -> OwnServer:
-    """A server of our own, whatever is given, at the first of the ports that is free; whoever asks closes it."""
-    return OwnServer(installed_binaries(), ports or random.SystemRandom().sample(PORTS, 10))
+def own_server(ports: Iterable[int] | None = None, *, durable: bool = False) -> OwnServer:
+    """A server of our own, whatever is given, at the first of the ports that is free; whoever asks closes it.
+
+    `durable`: what is committed survives a crash of the machine, too. For benchmarks: it makes every commit slow.
+    """
+    return OwnServer(installed_binaries(), ports or random.SystemRandom().sample(PORTS, 10), durable=durable)
 
 
 class MakeDatabase(Protocol):
