@@ -41,6 +41,7 @@ def is_kept(figures: FleetFigures) -> None:
     assert figures.late == []
 
 
+@pytest.mark.storm
 def test_a_fleet_loses_nothing_and_pays_nothing_twice_in_a_short_storm(
     tmp_path: Path, server: OwnServer, seed: int
 ) -> None:
