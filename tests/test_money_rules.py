@@ -11,6 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.schema import attempts, tasks
 from dujiang.ports import Engine, Job, NewTask, Offer, Turn, Worker
 from dujiang.providers.jimeng.errors import CODES, Ends
-from dujiang.runner.clock import SystemClock
+from dujiang.runner.clock import Moment, SystemClock
+from dujiang.runner.lease import Lease
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.worker import RunEnd
 from dujiang.settings import Settings, load
@@ -791,8 +793,19 @@ async def test_rule_08_whoever_is_silent_for_a_lease_is_taken_over_and_changes_n
         frozen.leave()
 
 
-async def test_rule_08_a_program_that_stood_still_before_a_submit_sends_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lease_s", "stood_s", "clock"),
+    [
+        pytest.param(30.0, 16, "elapsed", id="half a lease"),
+        pytest.param(30.0, 16, "wall", id="asleep, with its monotonic clock"),
+        pytest.param(5.0, 3, "elapsed", id="half of a short lease"),
+    ],
+)
+async def test_rule_08_a_program_that_stood_still_before_a_submit_sends_nothing(
+    tmp_path: Path, lease_s: float, stood_s: float, clock: str
+) -> None:
     async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        stage.lease = Lease(lease_s)
         await stage.start()
         await stage.clock.until(lambda: len(stage.provider.submitted) == 1)
         await stage.clock.sleep(60)
@@ -803,12 +816,41 @@ async def test_rule_08_a_program_that_stood_still_before_a_submit_sends_nothing(
         await held_by(stage, presence.worker, "b")
         worker = await stage.make_worker(stage.engine, presence)
 
-        steps = worker._run_task.steps(await stage.task("b"), stage.clock.elapsed() - 16)
+        now = Moment.of(stage.clock)
+        before = replace(now, **{clock: getattr(now, clock) - stood_s})
+        steps = worker._run_task.steps(await stage.task("b"), before)
         (moved,) = [moved async for moved in steps]
         presence.leave()
 
     assert (moved.state, moved.error_code) == (State.READY, "late")
     assert stage.provider.submits_of("b") == 0
+
+
+async def test_rule_08_whoever_lives_is_not_taken_over_however_short_the_lease(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, [f"p{n}" for n in range(12)], limit=4) as stage:
+        stage.lease = Lease(5.0)
+        stage.provider.answer_s = 25.0  # with a submit on its way for many leases
+        programs = [await stage.start(beside=True) for _ in range(2)]
+        assert [await program for program in programs] == [RunEnd.OVER] * 2
+        assert {task.state for task in await stage.tasks()} == {State.SUCCEEDED}
+        assert not [event for task in await stage.tasks() for event in await stage.history(task) if event == "Orphaned"]
+
+
+async def test_rule_08_a_job_that_was_answered_for_after_its_task_was_taken_over_is_told(tmp_path: Path) -> None:
+    """Nobody but this program has its id; the task is in doubt, and stays so."""
+    async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        stage.provider.answer_s = 20.0
+        await stage.start()
+        await stage.clock.sleep(5)
+        other = Worker("other", "elsewhere", 1, stage.clock.now())
+        await stage.elsewhere.register(other)
+        await stage.elsewhere.adopt(other, stage.worker._presence.worker, lambda lane: 600.0)
+        await stage.clock.sleep(20)
+        assert (await stage.task("a")).state is State.IN_DOUBT
+
+    (told,) = [fields for name, fields in stage.log.told if name == "submit_too_late"]
+    assert list(stage.provider.jobs) == ["job-1"]
+    assert (told["task"], told["job"]) == (1, "job-1")
 
 
 async def held_by(stage: Rehearsal, worker: Worker, prompt: str) -> None:

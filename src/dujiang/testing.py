@@ -65,6 +65,7 @@ from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.clock import midnight_before
 from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
+from dujiang.runner.lease import Lease
 from dujiang.runner.polling import Pacers
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.references import Publishing, References
@@ -644,8 +645,7 @@ def a_picture(path: str = "/refs/a.png", *, size: int = 1000, side: int = 1024, 
 BATCH_ID: Final = "rehearsal"
 MODEL: Final = "4.0"
 ACCOUNT: Final = Account("default", (Key("AKLTfake", "c2VjcmV0"),))
-LEASE_S: Final = 30.0
-GUARD_S: Final = 60.0  # real seconds after which a run that hangs is given up
+GUARD_S: Final = 20.0  # real seconds after which a run that hangs is given up
 
 
 def a_request(prompt: str, *, references: Sequence[Reference] = (), **parameters: object) -> Request:
@@ -685,6 +685,7 @@ class Rehearsal:
         self.uploads_at_once = 3
         self.links_good_for_s = 3600.0
         self.ageing_s = 300.0
+        self.lease = Lease(30.0)
         self.inline: Callable[[str], bool] = lambda model: False
         self.accounts = accounts
         self.limit = limit
@@ -768,9 +769,9 @@ class Rehearsal:
             pacers=Pacers(self.clock, self._queries_a_second),
             folder=BatchFolders(engine).images,
         )
-        rescuer = Rescuer(engine, presence, times, admission.reaches, self.clock.scaled(LEASE_S))
-        run_task = RunTask(neighbours, presence.worker)
-        return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence, self.log)
+        rescuer = Rescuer(engine, presence, times, admission.reaches, self.clock.scaled(self.lease.lasts_s))
+        run_task = RunTask(neighbours, presence.worker, self.lease)
+        return BatchWorker(engine, provider, self.clock, admission, rescuer, run_task, presence, self.log, self.lease)
 
     async def add_batch(self, name: str, prompts: Iterable[str | Request]) -> Batch:
         """Another batch beside the rehearsal's own."""

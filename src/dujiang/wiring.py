@@ -38,6 +38,7 @@ from dujiang.runner.admission import Admission, LimitSettings
 from dujiang.runner.clock import SystemClock, midnight_before
 from dujiang.runner.folders import BatchFolders
 from dujiang.runner.lane_times import LaneTimes
+from dujiang.runner.lease import Lease
 from dujiang.runner.polling import Pacers
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.progress import Progress
@@ -338,9 +339,12 @@ async def _assembled(
         pacers=Pacers(clock, settings.queries_a_second),
         folder=BatchFolders(engine).images,
     )
-    rescuer = Rescuer(engine, presence, times, admission.reaches, clock.scaled(settings.lease))
-    run_task = RunTask(neighbours, presence.worker)
-    return BatchWorker(engine, provider, clock, admission, rescuer, run_task, presence, log, max_jobs=settings.max_jobs)
+    lease = Lease(settings.lease)
+    rescuer = Rescuer(engine, presence, times, admission.reaches, clock.scaled(lease.lasts_s))
+    run_task = RunTask(neighbours, presence.worker, lease)
+    return BatchWorker(
+        engine, provider, clock, admission, rescuer, run_task, presence, log, lease, max_jobs=settings.max_jobs
+    )
 
 
 def make_progress(

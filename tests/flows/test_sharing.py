@@ -12,6 +12,7 @@ from dujiang.domain.errors import AccountRefused, TooFast
 from dujiang.domain.lifecycle import State
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.rests import Subject
+from dujiang.domain.task import Task
 from dujiang.runner.worker import RunEnd
 from dujiang.testing import FakeProvider, Rehearsal, a_request, rehearsal
 
@@ -218,6 +219,23 @@ async def test_a_run_does_not_end_for_a_budget_that_another_program_may_give_bac
         assert await first is RunEnd.OVER
 
     assert len(stage.provider.jobs) == 3
+
+
+async def test_a_run_whose_last_jobs_end_while_it_looks_where_they_are_is_over(tmp_path: Path) -> None:
+    """Two runs of one batch: the other one collects what this one has just counted."""
+    async with rehearsal(tmp_path, prompts("a", 2), limit=2) as stage:
+        first = await stage.start(beside=True)
+        await stage.clock.until(lambda: len(stage.provider.jobs) == 2)
+        second = await stage.start(beside=True)
+        engine = stage.worker._engine
+        generating = engine.generating
+
+        async def late(batch_id: str) -> list[Task]:
+            await first
+            return await generating(batch_id)
+
+        engine.generating = late  # type: ignore[method-assign]
+        assert await second is RunEnd.OVER
 
 
 async def test_what_is_set_on_a_shared_lane_is_heeded_within_a_second_or_so(tmp_path: Path) -> None:

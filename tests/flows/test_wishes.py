@@ -285,6 +285,40 @@ async def test_a_fault_during_a_stop_is_told_all_the_same(tmp_path: Path) -> Non
             await running
 
 
+async def test_a_heart_that_stops_is_told_and_not_lived_with(tmp_path: Path) -> None:
+    """A worker that no longer shows that it lives would be taken over while it works."""
+    async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        stage.provider.on("a", run_s=600)
+        running = await stage.start()
+
+        async def breaking(*args: object) -> bool:
+            raise Bug
+
+        stage.worker._engine.heartbeat = breaking  # type: ignore[assignment,method-assign]
+        with pytest.raises(Bug):
+            await running
+
+    assert stage.clock.elapsed() < 15
+
+
+async def test_who_leaves_before_anything_has_begun_is_interrupted_and_has_no_rate(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        begun = asyncio.Event()
+        running = await stage.start()
+
+        async def never(*args: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        stage.worker._engine.register = never  # type: ignore[assignment,method-assign]
+        await begun.wait()
+        stage.worker.leave()
+        assert await running is RunEnd.INTERRUPTED
+        assert stage.worker.rate(["jimeng_t2i_v40"]).tasks_a_minute is None
+
+    assert stage.provider.submitted == []
+
+
 async def test_a_database_that_refuses_ends_the_run_and_not_the_jobs(tmp_path: Path) -> None:
     async with rehearsal(tmp_path, ["a", "b"], limit=1) as stage:
         running = await stage.start()

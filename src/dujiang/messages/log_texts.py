@@ -50,6 +50,11 @@ LOG_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "任务 {task} 存疑：提交没有得到确定的应答（{reason}），可能已付费，不会自动重交",
         "task {task} is in doubt: no certain answer to its submit ({reason}); it may be paid and is not sent again",
     ),
+    "log_submit_too_late": (
+        "任务 {task} 已受理为作业 {job}，但此前已被别的程序接管。若任务存疑：dujiang resolve {task} found {job}",
+        "task {task} was accepted as job {job}, after others had taken it over. If it is in doubt:"
+        " dujiang resolve {task} found {job}",
+    ),
     "log_link_refused": (
         "任务 {task} 的参考图无法下载（{reason}），检查并重新发布",
         "a reference of task {task} can't be fetched ({reason}): it is checked and published again",

@@ -3,7 +3,9 @@
 import asyncio
 import random
 import time
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from dujiang.ports import Clock
 
@@ -30,6 +32,23 @@ class SystemClock:
     def scaled(self, seconds: float) -> float:
         """One of our constants, in real seconds of this run."""
         return seconds * self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment on both clocks: some systems stop the monotonic one while they sleep, and the wall's can be set."""
+
+    wall: float
+    elapsed: float
+
+    @classmethod
+    def of(cls, clock: Clock) -> Self:
+        """This moment."""
+        return cls(clock.now(), clock.elapsed())
+
+    def since(self, earlier: Self) -> float:
+        """Seconds, by whichever clock saw more of them."""
+        return max(self.wall - earlier.wall, self.elapsed - earlier.elapsed)
 
 
 async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:

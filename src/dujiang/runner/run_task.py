@@ -30,7 +30,9 @@ from dujiang.domain.rests import RestOrder, RestRule, Subject
 from dujiang.domain.retry import LookHistory, RetryRules, Verdict, after_look, after_submit
 from dujiang.domain.task import Task
 from dujiang.ports import Clock, Engine, ImageStore, Look, Provider, Worker
+from dujiang.runner.clock import Moment
 from dujiang.runner.lane_times import LaneTimes
+from dujiang.runner.lease import Lease
 from dujiang.runner.polling import Pacer, Pacers, Watch
 from dujiang.runner.references import References
 from dujiang.runner.telling import Teller
@@ -38,7 +40,6 @@ from dujiang.runner.telling import Teller
 DOWNLOADS_BEFORE_NEW_URLS: Final = 5
 RECORD_LIVES_S: Final = 12 * 3600.0  # the vendor's own time, so it is never scaled
 JOB_ID_TRIES: Final = 5  # each of them waits a minute for a database that is locked or full
-SEND_WITHIN_S: Final = 15.0  # of the claim: half a lease
 PASSING_WAIT_S: Final = 1.0  # doubling, at most 30 s: between looks or downloads that failed
 PASSING_WAIT_MAX_S: Final = 30.0
 
@@ -80,9 +81,10 @@ class Hearing:
 class RunTask:
     """Carries tasks from the state they are in to one where they wait or end."""
 
-    def __init__(self, neighbours: Neighbours, worker: Worker) -> None:
+    def __init__(self, neighbours: Neighbours, worker: Worker, lease: Lease) -> None:
         self._with = neighbours
         self._worker = worker
+        self._send_within_s = neighbours.clock.scaled(lease.send_within_s)
         self._rounds: dict[int, int] = {}
         """How often a task's addresses were dead."""
         self.hearing = Hearing()
@@ -96,18 +98,19 @@ class RunTask:
         """Look at every job at once: time has passed unnoticed."""
         self._with.pacers.look_now(elapsed_jumped=elapsed_jumped)
 
-    async def steps(self, task: Task, held_since: float | None = None) -> AsyncIterator[Task]:
+    async def steps(self, task: Task, held_since: Moment | None = None) -> AsyncIterator[Task]:
         """Every task that an event led to, after it is recorded. Ends early if somebody else took the task over.
 
-        `held_since`: monotonic moment before it was claimed; now, if that isn't said.
+        `held_since`: a moment before it was claimed; now, if that isn't said.
         """
-        held_since = self._with.clock.elapsed() if held_since is None else held_since
+        held_since = held_since or Moment.of(self._with.clock)
         try:
             while task.can_go_on:
                 verdict = await self._next(task, held_since)
                 try:
                     moved = await self._recorded(task, verdict)
                 except errors.StaleTask:
+                    self._with.tell.came_too_late(task, verdict.event)
                     return
                 await self._told(task, verdict, moved)
                 task = moved
@@ -136,7 +139,7 @@ class RunTask:
             with suppress(errors.StoreError):  # only words depend on it
                 self._with.tell.rests(verdict.rest, await self._with.engine.rests())
 
-    async def _next(self, task: Task, held_since: float) -> Verdict:
+    async def _next(self, task: Task, held_since: Moment) -> Verdict:
         match task.state:
             case State.PREPARING:
                 return await self._prepare(task)
@@ -172,7 +175,7 @@ class RunTask:
             return self._with.references.verdict(errors.HostDown(error.message, why=f"disk {error.why}"))
         return Verdict(Failed("link", links) if isinstance(links, str) else Prepared(links))
 
-    async def _submit(self, task: Task, held_since: float) -> Verdict:
+    async def _submit(self, task: Task, held_since: Moment) -> Verdict:
         """The one moment that costs money: the attempt and its slot are on disk, and nothing is repeated here."""
         assert task.attempt is not None, "claimed with an attempt"
         try:
@@ -181,7 +184,7 @@ class RunTask:
                     LinkRefused("not looked at for a while")
                 )  # nothing was sent, and no slot waits for looks
             links = await self._with.references.for_submit(task)
-            if self._with.clock.elapsed() - held_since > self._with.clock.scaled(SEND_WITHIN_S):
+            if Moment.of(self._with.clock).since(held_since) > self._send_within_s:
                 # Whoever was frozen for so long may have been taken for dead: nothing is sent that others decide about.
                 return Verdict(Postponed("late", "the program stood still before it was sent"))
             self._with.tell.submitting(task)

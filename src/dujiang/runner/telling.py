@@ -134,6 +134,11 @@ class Teller:
             case _:
                 self._tell("task_moved", after, event_type=type(event).__name__, state=after.state.value)
 
+    def came_too_late(self, before: Task, event: life.Event) -> None:
+        """Somebody else has taken the task over. A job that nobody else has heard of must be known to a person."""
+        if isinstance(event, life.Accepted):
+            self._tell("submit_too_late", before, job=event.job_id, request=event.request_id or "")
+
     def rests(self, order: RestOrder, rests: Collection[Rest]) -> None:
         """Somebody rests: which try it was of how many, and how long the wait is."""
         rest = next((rest for rest in rests if (rest.subject, rest.key) == (order.subject, order.key)), None)

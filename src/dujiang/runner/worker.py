@@ -15,7 +15,8 @@ from dujiang.domain.rests import Subject
 from dujiang.domain.task import Task
 from dujiang.ports import Clock, Engine, Log, Provider, Turn
 from dujiang.runner.admission import Admission
-from dujiang.runner.clock import wait_for
+from dujiang.runner.clock import Moment, wait_for
+from dujiang.runner.lease import Lease
 from dujiang.runner.presence import LockedPresence
 from dujiang.runner.rescuer import Rescuer
 from dujiang.runner.run_task import RunTask
@@ -23,8 +24,6 @@ from dujiang.runner.telling import Flow
 
 LOOK_AROUND_EVERY_S: Final = 1.0  # for what other programs changed: pauses, cancels, decisions, new rows
 HAND_OVER_EVERY_S: Final = 0.1  # where another program's task may take the next free slot, or free one for ours
-RESCUE_EVERY_S: Final = 10.0
-HEARTBEAT_EVERY_S: Final = 10.0  # of a lease of 30 s: two may be late
 FIRST_ANSWER_WITHIN_S: Final = 30.0
 FAREWELL_S: Final = 5.0  # real: whoever leaves waits no longer for a database that is away
 GAP_S: Final = 5.0  # real: a short wait that took so much longer was no wait
@@ -97,6 +96,7 @@ class BatchWorker:
         run_task: RunTask,
         presence: LockedPresence,
         log: Log,
+        lease: Lease,
         *,
         max_jobs: int | None = None,
     ) -> None:
@@ -108,6 +108,8 @@ class BatchWorker:
         self._rescuer = rescuer
         self._run_task = run_task
         self._presence = presence
+        self._heartbeat_every_s = clock.scaled(lease.heartbeat_every_s)
+        self._rescue_every_s = clock.scaled(lease.rescue_every_s)
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], State] = {}
         """What is under way, and the state that its task is in."""
@@ -148,7 +150,9 @@ class BatchWorker:
 
     def rate(self, req_keys: Collection[str]) -> Rate:
         """Tasks a minute from the first submit to the last end, beside what the lanes of these products could do."""
-        flow = self._flows[self._only.id] if self._only else Flow(self._log, "")
+        flow = self._flows.get(self._only.id) if self._only else None
+        if flow is None:
+            return Rate(None, self._admission.possible_a_minute(req_keys))  # on all batches, or left before it began
         lasted_s = flow.lasted_s
         tasks = flow.ended_tasks / lasted_s * 60 if lasted_s and flow.ended_tasks else None
         return Rate(tasks, self._admission.possible_a_minute(req_keys))
@@ -176,19 +180,21 @@ class BatchWorker:
         written down; what runs at the vendor is adopted at the next start.
         """
         self._only = batch
-        await self._engine.register(self._presence.worker)
         self._main = asyncio.current_task()
-        beating = asyncio.create_task(self._beat(), name="heartbeat")
+        beating: list[asyncio.Task[None]] = []
         try:
+            await self._engine.register(self._presence.worker)
+            beating.append(asyncio.create_task(self._to_its_end(self._beat()), name="heartbeat"))
             return await self._run_safely()
         except asyncio.CancelledError:
             if not self._leaving:
                 raise
             return RunEnd.INTERRUPTED
         finally:
-            for carrying in (*self._running, beating):
-                carrying.cancel()
-            await asyncio.gather(*self._running, beating, return_exceptions=True)
+            under_way = [*self._running, *beating]
+            for doing in under_way:
+                doing.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
             with suppress(StoreError, TimeoutError):  # its free lock, or its silence, tells as much
                 await asyncio.wait_for(self._engine.unregister(self._presence.worker), FAREWELL_S)
 
@@ -211,7 +217,7 @@ class BatchWorker:
     async def _beat(self) -> None:
         """Show that this worker lives. Whoever is silent for a lease is taken for dead."""
         while True:
-            await self._clock.sleep(self._clock.scaled(HEARTBEAT_EVERY_S))
+            await self._clock.sleep(self._heartbeat_every_s)
             with suppress(StoreError):  # when the database is back, the next one tells
                 if not await self._engine.heartbeat(self._presence.worker):
                     self._log.tell("lease_lost")
@@ -235,7 +241,7 @@ class BatchWorker:
         await self._forget_rests()
         await self._see_batches()
         await self._rescue()
-        rescue_at = started + self._clock.scaled(RESCUE_EVERY_S)
+        rescue_at = started + self._rescue_every_s
         while True:
             self._wake.clear()
             if self._clock.elapsed() - self._looked_around_at >= self._clock.scaled(LOOK_AROUND_EVERY_S):
@@ -247,7 +253,7 @@ class BatchWorker:
                 return end
             if self._clock.elapsed() >= rescue_at:
                 await self._rescue()
-                rescue_at = self._clock.elapsed() + self._clock.scaled(RESCUE_EVERY_S)
+                rescue_at = self._clock.elapsed() + self._rescue_every_s
             due_at = inf if turn.due_in_s is None else self._clock.elapsed() + turn.due_in_s
             await self._wait(turn, min(due_at, rescue_at))
             self._raise_fault()
@@ -291,7 +297,7 @@ class BatchWorker:
     async def _fill(self, batch: Batch) -> Turn:
         """Submit what finds a slot, and publish what will need one."""
         flow = self._flows[batch.id]
-        asked_at = self._clock.elapsed()
+        asked_at = Moment.of(self._clock)
         turn = await self._admission.turn(self._presence.worker, batch.id, self._jobs_left())
         for task in turn.tasks:
             self._carry(task, asked_at)
@@ -320,9 +326,9 @@ class BatchWorker:
             left_s = min(every_s, until - self._clock.elapsed())
             if left_s <= 0:
                 return
-            wall, elapsed = self._clock.now(), self._clock.elapsed()
+            began = Moment.of(self._clock)
             woken = await wait_for(self._wake, left_s, self._clock)
-            self._notice_gap(self._clock.now() - wall, self._clock.elapsed() - elapsed, left_s)
+            self._notice_gap(began, left_s)
             if woken or (turn.is_shared and await self._has_changed_elsewhere()):
                 return
             looked_s = self._clock.elapsed() - self._looked_around_at
@@ -349,12 +355,13 @@ class BatchWorker:
         self._changed_elsewhere |= changed
         return changed
 
-    def _notice_gap(self, wall_s: float, elapsed_s: float, meant_s: float) -> None:
-        """A machine that was asleep finds its jobs long ended. Some systems stop the monotonic clock meanwhile."""
-        gap_s = max(wall_s, elapsed_s) - meant_s
+    def _notice_gap(self, began: Moment, meant_s: float) -> None:
+        """A machine that was asleep finds its jobs long ended."""
+        now = Moment.of(self._clock)
+        gap_s = now.since(began) - meant_s
         if gap_s > GAP_S:
             self._log.tell("woke_up", gap_s=f"{gap_s:.0f}")
-            self._run_task.look_now(elapsed_jumped=elapsed_s - meant_s > GAP_S)
+            self._run_task.look_now(elapsed_jumped=now.elapsed - began.elapsed - meant_s > GAP_S)
 
     async def _forget_rests(self) -> None:
         """A start is a person's hint that something is mended: what an earlier run found at fault is asked at once."""
@@ -373,7 +380,7 @@ class BatchWorker:
 
     # -- carrying
 
-    def _carry(self, task: Task, held_since: float | None = None) -> None:
+    def _carry(self, task: Task, held_since: Moment | None = None) -> None:
         """Begin with a task that the engine has just given to this worker."""
         if task.can_go_on:
             if flow := self._flows.get(task.batch):
@@ -392,12 +399,13 @@ class BatchWorker:
             await doing
         except Exception as error:  # noqa: BLE001 - the run ends with it
             self._fault = self._fault or error
+            self._wake.set()
 
     def _ended(self, under_way: asyncio.Task[None]) -> None:
         del self._running[under_way]
         self._wake.set()
 
-    async def _carrying(self, task: Task, held_since: float | None) -> None:
+    async def _carrying(self, task: Task, held_since: Moment | None) -> None:
         this = asyncio.current_task()
         assert this is not None
         async for moved in self._run_task.steps(task, held_since):
@@ -508,6 +516,8 @@ class BatchWorker:
         if left != counts.get(State.GENERATING, 0):
             return False
         jobs = [task.attempt for task in await self._engine.generating(batch.id)]
+        if len(jobs) != left:
+            return False  # one of them has ended since it was counted, and another program collects it
         return not any(attempt is None or self._admission.reaches(attempt) for attempt in jobs)
 
     async def _never_answered(self, started: float) -> RunEnd | None:

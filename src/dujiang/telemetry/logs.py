@@ -48,6 +48,7 @@ LEVELS: Final[dict[str, int]] = {
     "submit_accepted": INFO,
     "submit_refused": INFO,
     "submit_unanswered": WARNING,
+    "submit_too_late": WARNING,
     "link_refused": WARNING,
     "output_refused": WARNING,
     "job_done": INFO,
