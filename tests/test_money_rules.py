@@ -836,6 +836,23 @@ async def test_rule_08_whoever_lives_is_not_taken_over_however_short_the_lease(t
         assert not [event for task in await stage.tasks() for event in await stage.history(task) if event == "Orphaned"]
 
 
+async def test_rule_08_whoever_stood_still_shows_that_it_lives_before_it_claims(tmp_path: Path) -> None:
+    """Its last heartbeat is older than a lease: what it claimed would be taken over while it is on its way."""
+    async with rehearsal(tmp_path, ["a", "b"], limit=1) as stage:
+        stage.provider.on("a", run_s=16)
+        running = await stage.start()
+        await stage.clock.sleep(14)  # the heart beats at 10 s and at 20 s
+        calls: list[str] = []
+        told(calls, stage.worker._engine, "heartbeat")
+        told(calls, stage.worker._engine, "claim")
+        stage.clock.set_back(-31)
+        await stage.clock.until(lambda: len(stage.provider.submitted) == 2)
+        assert stage.clock.elapsed() < 20
+        assert await running is RunEnd.OVER
+
+    assert calls[0] == "heartbeat"
+
+
 async def test_rule_08_a_job_that_was_answered_for_after_its_task_was_taken_over_is_told(tmp_path: Path) -> None:
     """Nobody but this program has its id; the task is in doubt, and stays so."""
     async with rehearsal(tmp_path, ["a"], limit=1) as stage:

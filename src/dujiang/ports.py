@@ -427,7 +427,8 @@ class Engine(Protocol):
         reaches: Callable[[Attempt], bool] = ...,
     ) -> list[Task]:
         """Take over what a gone worker held (None: what nobody holds): what runs at the vendor goes on, what was
-        submitting is in doubt. A running job that the worker can't look at (`reaches` its attempt) is left alone.
+        submitting is in doubt. A running job that the worker can't look at (`reaches` its attempt) is left alone. One
+        that was heard of since it was seen to be silent (`gone.silent_s`) keeps everything.
 
         `slot_for_s`: for a lane's id, how long after `sent_at` such a submit's slot lasts.
         """

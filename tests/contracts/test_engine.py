@@ -1068,6 +1068,19 @@ async def test_a_worker_that_was_adopted_holds_nothing_any_more(bench: Bench) ->
     assert await bench.engine.adopt(a_worker("w3"), bench.worker, lambda _: 9.0) == []
 
 
+async def test_a_worker_that_is_heard_of_after_it_was_seen_to_be_silent_keeps_everything(bench: Bench) -> None:
+    task = await bench.claimed()
+    bench.clock.time += 60
+    (silent,) = await bench.engine.workers()
+
+    await bench.open_engine().heartbeat(bench.worker)
+
+    assert silent.silent_s == 60
+    assert await bench.engine.adopt(a_worker("w2"), silent, lambda _: 9.0) == []
+    assert (await bench.record(task, life.Accepted("job"))).state is State.GENERATING
+    assert await bench.engine.heartbeat(bench.worker), "nobody has taken it for dead"
+
+
 async def test_a_job_that_a_person_found_is_taken_by_whoever_looks(bench: Bench) -> None:
     task = await bench.record(await bench.claimed(), life.Unanswered("timeout"))
     held = await bench.record(await bench.claimed(), life.Accepted("j"))

@@ -5,6 +5,7 @@ from typing import Final
 
 HEARTBEAT_AT_MOST_EVERY_S: Final = 10.0
 RESCUE_AT_MOST_EVERY_S: Final = 10.0
+CLAIM_WITHIN_AT_MOST_S: Final = 15.0
 SEND_WITHIN_AT_MOST_S: Final = 15.0
 
 
@@ -24,6 +25,11 @@ class Lease:
     def rescue_every_s(self) -> float:
         """Whoever is silent for a lease is taken over within half a lease more."""
         return min(RESCUE_AT_MOST_EVERY_S, self.lasts_s / 3)
+
+    @property
+    def claim_within_s(self) -> float:
+        """Of the last heartbeat: so whoever claims counts as living for as long as it may send what it claimed."""
+        return min(CLAIM_WITHIN_AT_MOST_S, self.lasts_s / 2)
 
     @property
     def send_within_s(self) -> float:

@@ -110,6 +110,9 @@ class BatchWorker:
         self._presence = presence
         self._heartbeat_every_s = clock.scaled(lease.heartbeat_every_s)
         self._rescue_every_s = clock.scaled(lease.rescue_every_s)
+        self._claim_within_s = clock.scaled(lease.claim_within_s)
+        self._seen_at = Moment.of(clock)
+        """Before the last sign of life that reached the database."""
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], State] = {}
         """What is under way, and the state that its task is in."""
@@ -183,6 +186,7 @@ class BatchWorker:
         self._main = asyncio.current_task()
         beating: list[asyncio.Task[None]] = []
         try:
+            self._seen_at = Moment.of(self._clock)
             await self._engine.register(self._presence.worker)
             beating.append(asyncio.create_task(self._to_its_end(self._beat()), name="heartbeat"))
             return await self._run_safely()
@@ -219,8 +223,13 @@ class BatchWorker:
         while True:
             await self._clock.sleep(self._heartbeat_every_s)
             with suppress(StoreError):  # when the database is back, the next one tells
-                if not await self._engine.heartbeat(self._presence.worker):
-                    self._log.tell("lease_lost")
+                await self._show_life()
+
+    async def _show_life(self) -> None:
+        at = Moment.of(self._clock)
+        if not await self._engine.heartbeat(self._presence.worker):
+            self._log.tell("lease_lost")
+        self._seen_at = at
 
     async def _run_safely(self) -> RunEnd:
         try:
@@ -297,6 +306,8 @@ class BatchWorker:
     async def _fill(self, batch: Batch) -> Turn:
         """Submit what finds a slot, and publish what will need one."""
         flow = self._flows[batch.id]
+        if Moment.of(self._clock).since(self._seen_at) > self._claim_within_s:
+            await self._show_life()  # it stood still: others would take over what it claims now
         asked_at = Moment.of(self._clock)
         turn = await self._admission.turn(self._presence.worker, batch.id, self._jobs_left())
         for task in turn.tasks:

@@ -415,6 +415,8 @@ class SqlEngine:
 
         def change(connection: sa.Connection, now: float) -> list[Task]:
             held = tasks.c.owner.is_(None) if gone is None else tasks.c.owner == gone.id
+            if gone is not None and _was_heard_of(connection, gone, now):
+                return []
             rows = connection.execute(TASK_ROWS.where(held, IS_HELD)).mappings().all()
             adopted: list[Task] = []
             for row in rows:
@@ -473,3 +475,10 @@ class SqlEngine:
 def _took_something(turn: Turn) -> bool:
     """Whether others want to know of it."""
     return bool(turn.tasks)
+
+
+def _was_heard_of(connection: sa.Connection, silent: Worker, now: float) -> bool:
+    """Whether a worker has shown that it lives since it was seen to be silent; its next heartbeat waits for us."""
+    query = sa.select(workers).where(workers.c.id == silent.id).with_for_update(key_share=True)
+    row = connection.execute(query).mappings().one_or_none()
+    return row is not None and worker_of(row, now).silent_s < silent.silent_s
