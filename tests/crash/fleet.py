@@ -6,6 +6,7 @@ whoever wrote after its tasks were taken over is seen, and whoever tried in vain
 
 import asyncio
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -73,6 +74,14 @@ _NOTE_WRITES: Final = (
 )
 
 
+@dataclass
+class Absence:
+    """A time, on the wall's clock, in which a worker did nothing."""
+
+    since: float
+    until: float = math.inf
+
+
 class Machine:
     """One life of a worker. Its name tells it from all others."""
 
@@ -80,23 +89,26 @@ class Machine:
         self.who = who
         self.process = process
         self.log = log
-        self.gone_at: float | None = None
-        """When it was killed, or stopped for longer than a lease."""
+        self.absences: list[Absence] = []
+        """When it was killed or stood still, oldest first."""
 
     def kill(self) -> None:
         """As a power cut would."""
         self.process.kill()
-        self.gone_at = time.time()
+        self.absences.append(Absence(time.time()))
         self.process.wait(PATIENCE_S)
 
     def freeze(self) -> None:
         """It stands still, with everything open."""
         self.process.send_signal(signal.SIGSTOP)
-        self.gone_at = time.time()
+        self.absences.append(Absence(time.time()))
 
-    def thaw(self) -> None:
-        """It goes on as if nothing had been."""
+    def thaw(self) -> float:
+        """It goes on as if nothing had been. After so many seconds."""
+        absence = self.absences[-1]
+        absence.until = time.time()
         self.process.send_signal(signal.SIGCONT)
+        return absence.until - absence.since
 
     def end(self) -> None:
         """Ask it to end. Raises `Stuck` if it doesn't, or ends in another way."""
@@ -307,16 +319,23 @@ def fleet_of(
 # -- What the history tells
 
 
-def takeovers(database_url: str, machines: Iterable[Machine]) -> list[float]:
-    """Of each task that one of them held when it was gone: after how many seconds somebody else had it."""
+def takeovers(database_url: str, machines: Iterable[Machine]) -> tuple[list[float], list[str]]:
+    """Of each task that one of them held when it was gone: after how many seconds somebody else had it.
+
+    And in words: what was taken from one that was there.
+    """
     tables = tables_of(database_url, workers="started_at", events="id")
     names = {worker["id"]: worker["name"] for worker in tables["workers"]}
-    gone_at = {machine.who: machine.gone_at for machine in machines if machine.gone_at is not None}
-    found = []
+    absences = {machine.who: machine.absences for machine in machines}
+    found, from_living = [], []
     for event in tables["events"]:
         if event["type"] == "Orphaned" and (gone := json.loads(event["data"]).get("worker")):
-            found.append(event["at"] - gone_at[names[gone]])
-    return found
+            who, at = names[gone], event["at"]
+            since = [absence.since for absence in absences[who] if absence.since <= at <= absence.until]
+            found += [at - moment for moment in since]
+            if not since:
+                from_living.append(f"task {event['task_id']} was taken from {who}, which lived")
+    return found, from_living
 
 
 def late_writes(database_url: str) -> list[str]:

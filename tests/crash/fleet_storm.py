@@ -50,6 +50,8 @@ class FleetFigures:
     kills: int = 0
     took_over: list[float] = field(default_factory=list)
     """Seconds from each death to the takeover of each task that was held."""
+    from_living: list[str] = field(default_factory=list)
+    """What was taken over from one that was neither dead nor standing still."""
     frozen_s: float = 0.0
     refused_writes: int = 0
     """What the one that came back tried to write about tasks that were no longer its own."""
@@ -140,7 +142,6 @@ class FleetStorm:
                 self._frozen = machine
                 return
             machine.thaw()
-            machine.gone_at = None
 
     def _has_jobs(self, machine: Machine) -> bool:
         return self._fleet.holds(machine, State.GENERATING) > 0
@@ -148,20 +149,16 @@ class FleetStorm:
     def _thaw(self, *, at_once: bool) -> None:
         """It comes back after so many leases."""
         frozen, fleet = self._frozen, self._fleet
-        if frozen is None or frozen.gone_at is None:
+        if frozen is None:
             return
-        left_s = frozen.gone_at + LEASES_FROZEN * LEASE_S - time.time()
+        left_s = frozen.absences[-1].since + LEASES_FROZEN * LEASE_S - time.time()
         if left_s > 0 and not at_once:
             return
         self._pass(max(0.0, left_s))
         fleet.until(lambda: not fleet.holds(frozen), f"{frozen.who} was taken over")
         sequence = f"refused_{frozen.who}"
         fleet.order(f"CREATE SEQUENCE {sequence}")
-        fleet.gone.append(Machine(frozen.who, frozen.process, frozen.log))
-        fleet.gone[-1].gone_at = frozen.gone_at
-        self.figures.frozen_s = time.time() - frozen.gone_at
-        frozen.gone_at = None
-        frozen.thaw()
+        self.figures.frozen_s = frozen.thaw()
         fleet.until(lambda: fleet.ask(f"SELECT is_called FROM {sequence}"), f"{frozen.who} tries to write")
         self._frozen_sequence = sequence
         self._frozen = None
@@ -185,7 +182,7 @@ class FleetStorm:
         figures.found, figures.sent_again = events["JobFound"], events["ResubmitDecided"]
         figures.charges, figures.faults = left.ledger["charged"], dict(left.ledger["faults"])
         figures.most_at_vendor = max(left.ledger["max_running"].values())
-        figures.took_over = takeovers(fleet.database_url, fleet.gone)
+        figures.took_over, figures.from_living = takeovers(fleet.database_url, fleet.gone)
         figures.refused_writes = fleet.ask(f"SELECT last_value FROM {self._frozen_sequence}")
         figures.late = late_writes(fleet.database_url)
         require(left, resolved=True)
