@@ -170,7 +170,10 @@ print("done as", os.getuid())
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="not root: the others are this test")
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0,
+    reason="not root: every other test here has just started its server without privileges",
+)
 def test_an_unprivileged_user_has_a_server_too() -> None:
     installed_binaries()  # or the test ends here, and says how to get them
     done = subprocess.run([sys.executable, "-c", UNPRIVILEGED], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -228,7 +228,10 @@ class Fleet:
             connection.exec_driver_sql(statement)
 
     def until(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
-        """Look until it is so. A database that is away is looked at again; a worker that ended is told at once."""
+        """Look until it is so. A database that is away is looked at again; a worker that ended is told at once.
+
+        Nothing calls when other programs have got somewhere, or when their database is back: it is looked at.
+        """
         give_up_at = time.monotonic() + within_s
         while True:
             with suppress(OperationalError):

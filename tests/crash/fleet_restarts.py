@@ -61,7 +61,7 @@ def restart_again_and_again(
         fleet.until(lambda: all(map(fleet.works, fleet.living)), "all at work")
         while not _is_over_within(fleet, chance.uniform(*every_s)):
             server.stop("immediate")
-            time.sleep(chance.uniform(*OUTAGES_S))
+            time.sleep(chance.uniform(*OUTAGES_S))  # how long it is away is what this is about
             server.start()
             backs.append(time.time())
         figures.resolved = fleet.ask("SELECT count(*) FROM tasks WHERE state = 'in_doubt'")

@@ -125,7 +125,7 @@ class FleetStorm:
         return machine
 
     def _pass(self, seconds: float) -> None:
-        """The storm's own moments: nothing is waited for, something is to happen meanwhile."""
+        """The storm's own moments: nothing is waited for. It strikes the workers wherever they have got to by then."""
         time.sleep(seconds)
 
     # -- the one that stands still

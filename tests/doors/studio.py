@@ -31,6 +31,9 @@ SCALE: Final = 0.01
 PATIENCE_S: Final = 20.0
 ACCESS_KEY: Final = "AKLTsimulator"
 SECRET_KEY: Final = "c2ltdWxhdG9y"
+needs_signals: Final = pytest.mark.skipif(
+    sys.platform == "win32", reason="programs are asked to end by SIGINT and SIGTERM, which Windows doesn't send"
+)
 FOREIGN: Final = re.compile(
     r"DUJIANG_|VOLCENGINE_|SUPERBED_|ARK_|(HTTP|HTTPS|ALL|NO)_PROXY$|LC_|LANG|COLUMNS$|LINES$|TERM$|NO_COLOR$", re.I
 )

@@ -1,15 +1,12 @@
 """A job is looked at only where it was submitted: another endpoint knows nothing of it, and must not be believed."""
 
 import signal
-import sys
-
-import pytest
 
 from .conftest import MakeVendor
-from .studio import Studio, eventually
+from .studio import Studio, eventually, needs_signals
 from .test_stops import FOREVER_S, finish_jobs
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
+pytestmark = needs_signals
 
 
 def test_a_job_at_another_endpoint_is_left_alone_and_collected_when_that_is_back(

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Collection
 
@@ -13,7 +12,7 @@ from rich.cells import cell_len
 from dujiang.simulator import RunningSimulator
 
 from .conftest import MakeVendor
-from .studio import ACCESS_KEY, SECRET_KEY, Studio, Typed, eventually
+from .studio import ACCESS_KEY, SECRET_KEY, Studio, Typed, eventually, needs_signals
 
 FOREVER_S = 1e6
 KEYS = {"one": ("AKLTone", "c2VjcmV0LW9uZQ=="), "two": ("AKLTtwo", "c2VjcmV0LXR3bw==")}
@@ -21,8 +20,6 @@ ACCOUNT_FIELDS = {
     "account", "state", "reason", "message", "next_look_in_s", "in_use", "images_today", "daily_images", "keys",
     "models", "lanes",
 }  # fmt: skip
-
-needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Ctrl-C, SIGTERM and kill -9: whatever stops a run, nothing is lost and nothing is paid twice. Real processes."""
 
 import signal
-import sys
 
 import httpx2
 import pytest
@@ -9,9 +8,9 @@ import pytest
 from dujiang.simulator import RunningSimulator
 
 from .conftest import MakeVendor
-from .studio import Studio, Typed, eventually
+from .studio import Studio, Typed, eventually, needs_signals
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
+pytestmark = needs_signals
 
 FOREVER_S = 1e6
 

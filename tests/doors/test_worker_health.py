@@ -2,17 +2,14 @@
 
 import signal
 import sqlite3
-import sys
 from contextlib import closing
-
-import pytest
 
 from dujiang.simulator import RunningSimulator
 
-from .studio import Studio
+from .studio import Studio, needs_signals
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
+@needs_signals
 def test_a_health_check_is_told_whether_the_worker_of_this_folder_lives(
     studio: Studio, vendor: RunningSimulator
 ) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from collections import Counter
 
 import pytest
@@ -10,9 +9,9 @@ import pytest
 from dujiang.simulator import RunningSimulator
 
 from .conftest import MakeVendor
-from .studio import Studio, Typed, eventually
+from .studio import Studio, Typed, eventually, needs_signals
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
+pytestmark = needs_signals
 FOREVER_S = 1e6
 
 
