@@ -162,6 +162,7 @@ async def test_reading_waits_for_a_database_that_is_away(mortal: sa.Engine, mort
     await asyncio.to_thread(mortal_server.start)
 
     assert await reading == []
+    assert await engine.reading(lambda connection: connection.scalar(sa.text("SELECT 1"))) == 1
     await engine.aclose()
 
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+import sqlalchemy as sa
+
 from dujiang import wiring
 from dujiang.cli.awake import awake
 from dujiang.cli.exits import Exit, Refused, exit_code_of, say
@@ -144,20 +146,23 @@ async def _obstacle(engine: SqlEngine, end: RunEnd) -> str:
 
 def _write_reports(engine: SqlEngine, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
     """The pictures are there whether or not the reports can be written: the result is told in any case."""
+    with reading(engine.database) as connection:
+        return _written(connection, batch, folder, result)
+
+
+def _written(connection: sa.Connection, batch: Batch, folder: Path, result: dict[str, Any]) -> StoreError | None:
     try:
-        with reading(engine.database) as connection:
-            wiring.write_reports(connection, batch, folder, result)
+        wiring.write_reports(connection, batch, folder, result)
     except StoreError as error:
         return error
     return None
 
 
-def written_reports(engine: SqlEngine, batch: Batch, elapsed_s: float = 0.0) -> StoreError | None:
+def written_reports(connection: sa.Connection, batch: Batch) -> StoreError | None:
     """Write those of a batch that is over; why they could not be written."""
     folder = Path(batch.out) / batch.name
-    with reading(engine.database) as connection:
-        counts = counted(connection, batch.id)
-    return _write_reports(engine, batch, folder, _counted(engine, batch, counts, folder, elapsed_s))
+    counts = counted(connection, batch.id)
+    return _written(connection, batch, folder, _result(batch, counts, figures(connection, batch.id), folder, 0.0))
 
 
 def _counted(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from dujiang import wiring
@@ -51,7 +52,7 @@ async def _report(worker: BatchWorker, engine: SqlEngine) -> None:
     """Write the reports of each batch that is over."""
     while True:
         batch: Batch = await worker.over.get()
-        unwritten = await asyncio.to_thread(written_reports, engine, batch)
+        unwritten = await engine.reading(partial(written_reports, batch=batch))
         say(text("worker_batch_over", batch=batch.name) if unwritten is None else str(unwritten))
 
 

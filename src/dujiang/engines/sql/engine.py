@@ -453,6 +453,10 @@ class SqlEngine:
         await asyncio.to_thread(self._store.close)
         self.database.dispose()
 
+    async def reading(self, read: Callable[[sa.Connection], T]) -> T:
+        """What a door reads, in a thread; a database that is away is waited for as for everything here."""
+        return await self._read(read)
+
     # -- how
 
     async def _change(
