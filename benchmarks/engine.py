@@ -21,7 +21,7 @@ from typing import Final
 import pytest
 from tests.postgres import OwnServer, own_server
 
-from lifecycles import IN_FLIGHT, STEPS, Cost, Place, measured
+from lifecycles import IN_FLIGHT, STEPS, LifecycleCost, Place, measured
 from report import Aim, conclude, parser, print_table
 
 SEED: Final = 7  # of the order in each round
@@ -63,7 +63,7 @@ def main() -> int:
     options = _options()
     sides = [side for side in SIDES if side.engine in options.only and side.database in options.on]
     order = random.Random(SEED)
-    costs: dict[str, list[Cost]] = {side.name: [] for side in sides}
+    costs: dict[str, list[LifecycleCost]] = {side.name: [] for side in sides}
     try:
         server = own_server(durable=True)
     except pytest.skip.Exception as lacking:
@@ -92,7 +92,7 @@ def _options() -> argparse.Namespace:
     return options.parse_args()
 
 
-def _measure(side: Side, tasks: int, server: OwnServer) -> Cost:
+def _measure(side: Side, tasks: int, server: OwnServer) -> LifecycleCost:
     if side.database == "PostgreSQL":
         url = server.fresh_database()
         try:
@@ -106,7 +106,7 @@ def _measure(side: Side, tasks: int, server: OwnServer) -> Cost:
         shutil.rmtree(folder)
 
 
-def _rows(costs: Mapping[str, Sequence[Cost]]) -> list[tuple[object, ...]]:
+def _rows(costs: Mapping[str, Sequence[LifecycleCost]]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for name, all_ in costs.items():
         rates = [cost.rate for cost in all_]
@@ -116,9 +116,9 @@ def _rows(costs: Mapping[str, Sequence[Cost]]) -> list[tuple[object, ...]]:
     return rows
 
 
-def _aims(sides: Sequence[Side], costs: Mapping[str, Sequence[Cost]]) -> list[Aim]:
+def _aims(sides: Sequence[Side], costs: Mapping[str, Sequence[LifecycleCost]]) -> list[Aim]:
     """Ours ahead of each other engine on each database: each with the number of workers that suits it best."""
-    best: dict[tuple[str, str], list[Cost]] = {}
+    best: dict[tuple[str, str], list[LifecycleCost]] = {}
     for side in sides:
         found, key = list(costs[side.name]), (side.engine, side.database)
         if key not in best or _rate(found) > _rate(best[key]):
@@ -132,7 +132,7 @@ def _aims(sides: Sequence[Side], costs: Mapping[str, Sequence[Cost]]) -> list[Ai
     return aims
 
 
-def _rate(costs: Sequence[Cost]) -> float:
+def _rate(costs: Sequence[LifecycleCost]) -> float:
     return median(cost.rate for cost in costs)
 
 

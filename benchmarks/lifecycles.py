@@ -22,6 +22,8 @@ from typing import Final, Protocol
 
 import psutil
 
+from report import Cost
+
 IN_FLIGHT: Final = 50  # of all workers together
 STEPS: Final = 3
 WARM: Final = 10  # tasks that each worker does before it is measured
@@ -62,25 +64,11 @@ class Contender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What the tasks took."""
+class LifecycleCost(Cost):
+    """What they took where they live, too."""
 
-    tasks: int
-    wall_s: float
-    cpu_s: float
-    """Of the workers."""
     server_cpu_s: float = 0.0
     """Of PostgreSQL, which has processes of its own."""
-
-    @property
-    def rate(self) -> float:
-        """Tasks a second."""
-        return self.tasks / self.wall_s
-
-    @property
-    def cpu_ms(self) -> float:
-        """Milliseconds of the workers' CPU for a task."""
-        return self.cpu_s / self.tasks * 1000
 
     @property
     def server_ms(self) -> float:
@@ -98,7 +86,7 @@ class Part:
     cpu_s: float
 
 
-def measured(module: str, place: Place, server: Path | None) -> Cost:
+def measured(module: str, place: Place, server: Path | None) -> LifecycleCost:
     """Fill, work, count. `server`: the data folder of the PostgreSQL at `place`."""
     _output_of(module, "fill", place)
     postgres = _server(server)
@@ -122,7 +110,7 @@ def measured(module: str, place: Place, server: Path | None) -> Cost:
     counted = int(_output_of(module, "finished", place))
     assert done == counted == place.tasks, f"{module}: {done} done, {counted} found, of {place.tasks}"
     wall_s = max(part.ended_at for part in parts) - min(part.begun_at for part in parts)
-    return Cost(place.tasks, wall_s, sum(part.cpu_s for part in parts), server_cpu_s)
+    return LifecycleCost(place.tasks, wall_s, sum(part.cpu_s for part in parts), server_cpu_s)
 
 
 def _start(module: str, what: str, place: Place) -> subprocess.Popen[str]:

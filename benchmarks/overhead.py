@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from report import Aim, conclude, parser, print_table
+from report import Aim, Cost, conclude, parser, print_table
 from vendor import BareClient, environment, ledger, output_of, vendor
 
 IN_FLIGHT: Final = 50
@@ -34,24 +34,11 @@ KNOWN_RUN_S: Final = 0.001  # of the 200 jobs that the lane is said to have seen
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What one process needed for its tasks."""
+class ProcessCost(Cost):
+    """What one process needed for them."""
 
-    tasks: int
-    wall_s: float
-    cpu_s: float
     peak_rss: int
     polls: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Tasks a second."""
-        return self.tasks / self.wall_s
-
-    @property
-    def cpu_ms(self) -> float:
-        """Milliseconds of CPU a task."""
-        return self.cpu_s / self.tasks * 1000
 
 
 def main() -> int:
@@ -96,15 +83,15 @@ def _options() -> argparse.Namespace:
     return options.parse_args()
 
 
-def _round(tasks: int) -> tuple[Cost, Cost]:
+def _round(tasks: int) -> tuple[ProcessCost, ProcessCost]:
     return _process("ours", tasks, 0), _process("bare", tasks, 0)
 
 
-def _memory(pictures: int) -> tuple[Cost, Cost]:
+def _memory(pictures: int) -> tuple[ProcessCost, ProcessCost]:
     return _process("ours", pictures, SMALL), _process("ours", pictures, LARGE)
 
 
-def _process(role: str, tasks: int, picture_bytes: int) -> Cost:
+def _process(role: str, tasks: int, picture_bytes: int) -> ProcessCost:
     folder = Path(tempfile.mkdtemp(prefix="dujiang-overhead-"))
     try:
         with vendor(instant=True, picture_bytes=picture_bytes) as url:
@@ -119,17 +106,17 @@ def _process(role: str, tasks: int, picture_bytes: int) -> Cost:
             seen = ledger(url)
         cost: dict[str, Any] = json.loads(said)
         assert seen["charged"] == seen["downloads"] == tasks, "every task has its picture, and was paid for once"
-        return Cost(**{**cost, "polls": seen["polls"]})
+        return ProcessCost(**{**cost, "polls": seen["polls"]})
     finally:
         shutil.rmtree(folder)
 
 
-async def _measured(work: Callable[[], Awaitable[object]], tasks: int) -> Cost:
+async def _measured(work: Callable[[], Awaitable[object]], tasks: int) -> ProcessCost:
     cpu, begun = _cpu_s(), time.perf_counter()
     await work()
     wall_s, cpu_s = time.perf_counter() - begun, _cpu_s() - cpu
     unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(tasks, wall_s, cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return ProcessCost(tasks, wall_s, cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def _cpu_s() -> float:
@@ -137,7 +124,7 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def _ours(url: str, tasks: int, folder: Path) -> Cost:
+async def _ours(url: str, tasks: int, folder: Path) -> ProcessCost:
     """The real program: its worker, its database with `synchronous=FULL`, its checks of every picture."""
     from dujiang import wiring
     from dujiang.domain.batch import Batch, OnDoubt
@@ -177,7 +164,7 @@ async def _ours(url: str, tasks: int, folder: Path) -> Cost:
         await engine.aclose()
 
 
-async def _bare(url: str, tasks: int, folder: Path) -> Cost:
+async def _bare(url: str, tasks: int, folder: Path) -> ProcessCost:
     """Submit over a fresh connection, look once, download into a file. Nothing is written down."""
     client = BareClient(url)
     numbers = iter(range(tasks))

@@ -29,6 +29,26 @@ class Aim:
         return f"{'ok    ' if self.is_met else 'MISSED'}  {self.name}: {self.value:.3f} (aim {sign} {self.bound:g})"
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the tasks took."""
+
+    tasks: int
+    wall_s: float
+    cpu_s: float
+    """Of the programs that did them."""
+
+    @property
+    def rate(self) -> float:
+        """Tasks a second."""
+        return self.tasks / self.wall_s
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of CPU a task."""
+        return self.cpu_s / self.tasks * 1000
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     options = argparse.ArgumentParser(description=(description or "").partition("\n")[0])

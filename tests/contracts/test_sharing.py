@@ -37,6 +37,11 @@ class Program:
         await self.bench.engine.enqueue(self.batch_id, [a_row(number) for number in range(tasks)])
         await self.bench.engine.set_priority(priority, batch_id=self.batch_id)
 
+    async def join(self, tasks: int, priority: int = 0) -> None:
+        """Begin, and ask for slots for the first time."""
+        await self.begin(tasks, priority)
+        await self.turn()
+
     async def turn(self, *lanes: Lane) -> Turn:
         offers = [replace(an_offer(lane, self.limit), ageing_s=300.0) for lane in lanes or [self.bench.lane]]
         turn = await self.bench.engine.claim(a_worker(self.batch_id), offers, self.batch_id)
@@ -64,8 +69,7 @@ async def test_twenty_tasks_behind_two_thousand_get_their_share_from_the_next_fr
     bench: Bench, limit: int
 ) -> None:
     many, few = Program(bench, "many", limit), Program(bench, "few", limit)
-    await many.begin(2000)
-    await many.turn()
+    await many.join(2000)
     assert len(many.running) == limit
     await few.begin(20)
     assert not (await few.turn()).tasks
@@ -85,10 +89,8 @@ async def test_a_higher_priority_goes_first_from_the_next_free_slot_on_until_it_
     bench: Bench,
 ) -> None:
     low, high = Program(bench, "low", 3), Program(bench, "high", 3)
-    await low.begin(100)
-    await low.turn()
-    await high.begin(4, priority=1)
-    await high.turn()
+    await low.join(100)
+    await high.join(4, priority=1)
 
     taken = []
     for _ in range(6):
@@ -130,8 +132,7 @@ async def test_the_priority_of_a_task_counts_beside_that_of_its_batch(bench: Ben
 
 async def test_a_place_left_to_a_program_that_does_not_come_is_taken_after_a_moment(bench: Bench) -> None:
     here, gone = Program(bench, "here", 1), Program(bench, "gone", 1)
-    await here.begin(100)
-    await here.turn()
+    await here.join(100)
     await gone.begin(100)
     await gone.turn()  # and then it is killed
     await here.end_one()
@@ -146,10 +147,8 @@ async def test_a_place_left_to_a_program_that_does_not_come_is_taken_after_a_mom
 
 async def test_a_program_that_was_away_for_a_moment_has_its_turns_again(bench: Bench) -> None:
     here, slow = Program(bench, "here", 1), Program(bench, "slow", 1)
-    await here.begin(100)
-    await here.turn()
-    await slow.begin(100)
-    await slow.turn()
+    await here.join(100)
+    await slow.join(100)
     await here.end_one()
     await here.turn()
     bench.clock.time += GRACE_S
@@ -163,10 +162,8 @@ async def test_a_program_that_was_away_for_a_moment_has_its_turns_again(bench: B
 
 async def test_a_line_that_nobody_renews_is_given_up(bench: Bench) -> None:
     here, gone = Program(bench, "here", 1), Program(bench, "gone", 1)
-    await here.begin(100)
-    await here.turn()
-    await gone.begin(100)
-    await gone.turn()
+    await here.join(100)
+    await gone.join(100)
     await here.end_one()
     bench.clock.time += LASTS_S
 
@@ -176,8 +173,7 @@ async def test_a_line_that_nobody_renews_is_given_up(bench: Bench) -> None:
 
 async def test_a_line_is_renewed_by_waiting(bench: Bench) -> None:
     here, waits = Program(bench, "here", 1), Program(bench, "waits", 1)
-    await here.begin(100)
-    await here.turn()
+    await here.join(100)
     await waits.begin(100)
     for _ in range(6):
         await here.turn()
@@ -190,12 +186,10 @@ async def test_a_line_is_renewed_by_waiting(bench: Bench) -> None:
 
 async def test_however_many_programs_were_killed_they_are_waited_for_at_the_same_time(bench: Bench) -> None:
     here = Program(bench, "here", 1)
-    await here.begin(100)
-    await here.turn()
+    await here.join(100)
     for number in range(5):
         gone = Program(bench, f"gone-{number}", 1)
-        await gone.begin(3)
-        await gone.turn()
+        await gone.join(3)
     await here.end_one()
     assert not (await here.turn()).tasks
 
@@ -205,10 +199,8 @@ async def test_however_many_programs_were_killed_they_are_waited_for_at_the_same
 
 async def test_whoever_is_there_keeps_its_place_when_others_go_first(bench: Bench) -> None:
     here, waits, urgent = (Program(bench, name, 1) for name in ("here", "waits", "urgent"))
-    await here.begin(100)
-    await here.turn()
-    await waits.begin(100)
-    await waits.turn()
+    await here.join(100)
+    await waits.join(100)
     await here.end_one()
     assert not (await here.turn()).tasks, "left to the one that waits"
     await urgent.begin(1, priority=9)
@@ -243,10 +235,8 @@ async def test_rule_11_a_clock_that_went_back_costs_nobody_its_turns(bench: Benc
 
 async def test_no_place_is_left_to_a_program_whose_own_limit_is_lower(bench: Bench) -> None:
     large, small = Program(bench, "large", 10), Program(bench, "small", 2)
-    await large.begin(100)
-    await large.turn()
-    await small.begin(100)
-    await small.turn()
+    await large.join(100)
+    await small.join(100)
 
     await large.end_one()
     assert len((await large.turn()).tasks) == 1
@@ -255,10 +245,8 @@ async def test_no_place_is_left_to_a_program_whose_own_limit_is_lower(bench: Ben
 @pytest.mark.parametrize("how", ["paused", "nothing ready", "no budget"])
 async def test_no_place_is_left_to_a_batch_that_can_take_none(bench: Bench, how: str) -> None:
     here, other = Program(bench, "here", 1), Program(bench, "other", 1)
-    await here.begin(100)
-    await here.turn()
-    await other.begin(1)
-    await other.turn()
+    await here.join(100)
+    await other.join(1)
     if how == "paused":
         await bench.engine.pause("other", paused=True)
     elif how == "no budget":
@@ -272,10 +260,8 @@ async def test_no_place_is_left_to_a_batch_that_can_take_none(bench: Bench, how:
 
 async def test_rule_11_a_clock_that_went_back_leaves_no_place_to_anybody_for_long(bench: Bench) -> None:
     here, other = Program(bench, "here", 1), Program(bench, "other", 1)
-    await here.begin(100)
-    await here.turn()
-    await other.begin(100)
-    await other.turn()
+    await here.join(100)
+    await other.join(100)
     await here.end_one()
     await here.turn()  # leaves it to the other
     bench.clock.time -= 86_400
