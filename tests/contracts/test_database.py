@@ -20,8 +20,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from dujiang.engines.migrations import configuration
 from dujiang.engines.sql import database as opening
-from dujiang.engines.sql.database import _filesystem, connect, revision_of, schema_revision
+from dujiang.engines.sql.database import _filesystem, connect, revision_of
 from dujiang.engines.sql.refusals import DatabaseRefused
+from dujiang.engines.sql.revisions import schema_revision
 from dujiang.engines.sql.schema import METADATA, REVISION
 
 
@@ -298,7 +299,8 @@ def test_a_migration_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.M
 OPENS = """
 import sys
 import dujiang.engines.migrations
-from dujiang.engines.sql.database import connect, schema_revision
+from dujiang.engines.sql.database import connect
+from dujiang.engines.sql.revisions import schema_revision
 print("ready", flush=True)
 for line in sys.stdin:
     database = connect(line.strip())

@@ -14,7 +14,7 @@ def configuration() -> Config:
     return config
 
 
-def upgrade(database: sa.Engine, lock: sa.TextClause | None = None) -> None:
+def upgrade(database: sa.Engine, lock: sa.TextClause | None) -> None:
     """Bring the database to the newest revision. Two programs may do it at once: the second finds it done.
 
     `lock`: a statement that waits for the others, where a transaction alone does not.

@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 from dujiang.engines.sql import postgres
 from dujiang.engines.sql.refusals import DatabaseRefused
-from dujiang.engines.sql.schema import REVISION
+from dujiang.engines.sql.revisions import migrate
 
 BUSY_S: Final = 30
 NETWORK_FILESYSTEMS: Final = frozenset(
@@ -75,7 +75,7 @@ def connect(url: str, *, synchronous: str = "FULL") -> sa.Engine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _require_wal(database, path)
-        _migrate(database, path)
+        migrate(database, path)
     except (sa.exc.DBAPIError, sqlite3.Error, OSError) as error:
         database.dispose()
         raise DatabaseRefused("unreadable", path=path, reason=_reason(error)) from error
@@ -123,26 +123,6 @@ def _ask_for_wal(cursor: Any) -> object:
             if "locked" not in str(error) or time.monotonic() > give_up_at:
                 raise
             time.sleep(0.01)
-
-
-def _migrate(database: sa.Engine, path: Path) -> None:
-    revision = schema_revision(database)
-    if revision == REVISION:
-        return
-    if revision is not None and revision > REVISION:
-        raise DatabaseRefused("newer", path=path, found=revision, known=REVISION)
-    from dujiang.engines.migrations import upgrade  # Alembic is slow to import, and seldom needed  # noqa: PLC0415
-
-    upgrade(database)
-
-
-def schema_revision(database: sa.Engine) -> str | None:
-    """The migration that the database stands at; None if it is new."""
-    with database.connect().execution_options(reading=True) as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-        return None if found is None else str(found)
 
 
 def revision_of(url: str) -> str | None:

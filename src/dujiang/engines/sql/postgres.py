@@ -29,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dujiang.domain.errors import StoreError
 from dujiang.engines.sql.refusals import DatabaseRefused
-from dujiang.engines.sql.schema import REVISION
+from dujiang.engines.sql.revisions import migrate, schema_revision
 
 T = TypeVar("T")
 
@@ -48,7 +48,6 @@ HEARD_WITHIN_S: Final = 2.0
 LISTEN_AGAIN_S: Final = 1.0
 DEAF_FOR_S: Final = 60.0
 CHANNEL: Final = "dujiang"
-MIGRATING: Final = 7_202_311  # an advisory lock: one program brings the schema up to date, the others wait
 
 # SQLSTATE: what passes by trying again, and what the store refuses.
 CONFLICTS: Final = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock time-out
@@ -62,6 +61,8 @@ _BEGIN: Final = sa.text(
     " set_config('statement_timeout', :statement_ms, true), set_config('lock_timeout', :lock_ms, true),"
     " set_config('idle_in_transaction_session_timeout', :idle_ms, true), set_config('synchronous_commit', 'on', true)"
 ).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000), idle_ms=str(IDLE_S * 1000))
+# An advisory lock: one program brings the schema up to date, the others wait.
+_MIGRATE_ALONE: Final = sa.text("SELECT pg_advisory_xact_lock(7202311)")
 _NOW: Final = sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")
 _COMMITTING: Final = (
     "INSERT INTO last_commits (place, token, at) VALUES (:place, :token, :at)"
@@ -98,7 +99,7 @@ def connect(url: sa.URL) -> sa.Engine:
         pool_recycle=1800,
     )
     try:
-        _migrate(database, url)
+        migrate(database, _shown(url), lock=_MIGRATE_ALONE)
     except DBAPIError as error:
         database.dispose()
         raise DatabaseRefused("unreachable", url=_shown(url), reason=str(error.orig).strip()) from error
@@ -112,26 +113,6 @@ def _shown(url: sa.URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def _migrate(database: sa.Engine, url: sa.URL) -> None:
-    revision = schema_revision(database)
-    if revision == REVISION:
-        return
-    if revision is not None and revision > REVISION:
-        raise DatabaseRefused("newer", path=_shown(url), found=revision, known=REVISION)
-    from dujiang.engines.migrations import upgrade  # Alembic is slow to import, and seldom needed  # noqa: PLC0415
-
-    upgrade(database, lock=sa.text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
-
-
-def schema_revision(database: sa.Engine) -> str | None:
-    """The migration that the database stands at; None if it is new."""
-    with database.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-        return None if found is None else str(found)
-
-
 def revision_of(url: sa.URL) -> str | None:
     """The same of the database at `url`; None if it can't be reached either."""
     database = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": CONNECT_S})
@@ -141,6 +122,11 @@ def revision_of(url: sa.URL) -> str | None:
         return None
     finally:
         database.dispose()
+
+
+def clock_of(connection: sa.Connection) -> float:
+    """Now, by the clock of the database."""
+    return float(connection.execute(_NOW).scalar_one())
 
 
 def store_error(error: DBAPIError) -> StoreError | None:
@@ -328,7 +314,7 @@ class PostgresStore:
 
     def now(self, connection: sa.Connection) -> float:
         """The database's clock."""
-        return self._now() if self._now is not None else float(connection.execute(_NOW).scalar_one())
+        return self._now() if self._now is not None else clock_of(connection)
 
     async def read(self, read: Callable[[], T]) -> T:
         """What it returns; a database that is away is waited for as for a change, without keeping a thread from others.

@@ -14,6 +14,7 @@ from dujiang.domain.batch import batch_state
 from dujiang.domain.lifecycle import AT_VENDOR, State
 from dujiang.domain.run_times import percentile_s
 from dujiang.domain.task import SETTLED, Outcome
+from dujiang.engines.sql import postgres
 from dujiang.engines.sql.batches import counts
 from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, request_of
 from dujiang.engines.sql.schema import (
@@ -259,9 +260,7 @@ class Holding:
 
 def clock_of(connection: sa.Connection) -> float:
     """Now, by the clock that leases go by: the database's, where it is on another machine."""
-    if connection.dialect.name != "postgresql":
-        return time.time()
-    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")).scalar_one())
+    return postgres.clock_of(connection) if connection.dialect.name == "postgresql" else time.time()
 
 
 def holdings(connection: sa.Connection, now: float) -> list[Holding]:
