@@ -11,6 +11,7 @@ import pytest
 from tests.postgres import OwnServer, own_server
 
 from .fleet import LEASE_S
+from .fleet_lane import share_a_lane
 from .fleet_restarts import restart_again_and_again
 from .fleet_storm import LEASES_FROZEN, FleetFigures, FleetWeather, blow
 
@@ -81,3 +82,28 @@ def test_a_database_that_crashes_every_few_seconds_costs_nothing_but_time(
     assert figures.charges == figures.tasks == 300
     assert len(figures.stalls_s) >= 3
     assert max(figures.stalls_s) <= LONGEST_STALL_S
+
+
+@pytest.mark.storm
+def test_eight_workers_never_exceed_a_limit_of_three_and_have_equal_parts(tmp_path: Path, server: OwnServer) -> None:
+    figures = share_a_lane(
+        tmp_path, server.fresh_database(), {"limit": None}, machines=8, tasks=400, concurrency="fixed:3"
+    )
+
+    print(figures.told())
+    assert figures.most_at_vendor <= 3
+    assert figures.unevenness <= 1.5
+
+
+@pytest.mark.storm
+def test_a_limit_that_finds_itself_costs_a_fleet_no_more_refusals_than_one_worker(
+    tmp_path: Path, server: OwnServer
+) -> None:
+    def refused(machines: int) -> int:
+        database_url = server.fresh_database()
+        folder = tmp_path / f"{machines}"
+        figures = share_a_lane(folder, database_url, {"limit": 3}, machines=machines, tasks=200, concurrency="auto")
+        print(figures.told())
+        return figures.refused
+
+    assert refused(8) <= 1.25 * refused(1) + 2

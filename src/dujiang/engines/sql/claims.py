@@ -26,6 +26,7 @@ from dujiang.engines.sql.paces import pace_of, store_pace
 from dujiang.engines.sql.records import note, subjects
 from dujiang.engines.sql.rows import IN_ORDER, TASK_ROWS, in_line, rest_of, task_of
 from dujiang.engines.sql.schema import accounts, attempts, batches, lanes, rests, tasks
+from dujiang.engines.sql.turns import Queue
 from dujiang.ports import Offer, Turn, Worker
 
 _SLOTS: Final = sa.select(sa.func.count()).where(
@@ -163,6 +164,7 @@ class _Claiming:
         self._accounts = {row.id: row for row in connection.execute(_ACCOUNTS)}
         self._paces = {account_id: pace_of(row.pace) for account_id, row in self._accounts.items()}
         self._lines = Lines(connection, batch_id, batch.priority, now)
+        self._queue = Queue(connection, batch_id, worker, now)
         self._claimed: list[Task] = []
         self._due: list[float] = []
         self._beliefs: dict[int, Belief] = {}
@@ -181,7 +183,7 @@ class _Claiming:
             min(self._due, default=None),
             waiting,
             self._beliefs,
-            is_shared=self._lines.are_shared,
+            is_shared=self._lines.are_shared or self._queue.is_shared,
             is_out_of_budget=not self._claimed and self._is_out_of_budget(waiting),
         )
 
@@ -202,9 +204,12 @@ class _Claiming:
         room = self._room(offer)
         share = self._lines.share(offer, min(room.wanted, self._left(offer)))
         self._due += [share.again_s] if share.again_s is not None else []
-        took = share.places and self._take_heads(offer, replace(room, wanted=share.places))
+        mine = self._queue.turns(offer, share.places)
+        self._due += [mine.again_s] if mine.again_s is not None else []
+        took = mine.places and self._take_heads(offer, replace(room, wanted=mine.places))
         if not took and room.could_have_one:
             self._lines.wait(offer)
+            self._queue.wait(offer)
 
     def _left(self, offer: Offer) -> int:
         """How many more tasks the turn may take."""
@@ -221,6 +226,7 @@ class _Claiming:
             taken += 1
         if taken:
             self._lines.served(offer)
+            self._queue.served(offer)
             self._sent(offer)
         return taken
 

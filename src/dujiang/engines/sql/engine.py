@@ -23,7 +23,7 @@ from dujiang.engines.sql.instance import Found, Mark
 from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
-from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, workers
+from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, turns, workers
 from dujiang.engines.sql.writer import SqliteStore
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
@@ -387,11 +387,12 @@ class SqlEngine:
 
     async def unregister(self, worker: Worker) -> None:
         """See `ports.Engine`."""
-        await self._change(
-            lambda connection, now: connection.execute(
-                sa.update(workers).where(workers.c.id == worker.id).values(ended_at=now)
-            )
-        )
+
+        def change(connection: sa.Connection, now: float) -> None:
+            connection.execute(sa.delete(turns).where(turns.c.worker == worker.id))
+            connection.execute(sa.update(workers).where(workers.c.id == worker.id).values(ended_at=now))
+
+        await self._change(change)
 
     async def workers(self) -> list[Worker]:
         """See `ports.Engine`."""

@@ -12,7 +12,7 @@ from dujiang.domain.task import HELD_UNTIL_TOLD
 from dujiang.engines.sql.budgets import taken_since
 from dujiang.engines.sql.paces import pace_of
 from dujiang.engines.sql.rows import StoredRow, dumped
-from dujiang.engines.sql.schema import accounts, attempts, lanes, lines, rests, switches
+from dujiang.engines.sql.schema import accounts, attempts, lanes, lines, rests, switches, turns
 from dujiang.ports import AccountUse, LaneUse
 
 _PAUSED: Final = "paused"
@@ -114,6 +114,7 @@ def shorten_waits(connection: sa.Connection, now: float) -> None:
         sa.update(rests).where(rests.c.until > now + rests.c.length_s).values(until=now + rests.c.length_s)
     )
     connection.execute(sa.delete(lines).where(lines.c.until < now - FORGOTTEN_S))
+    connection.execute(sa.delete(turns).where(turns.c.until < now - FORGOTTEN_S))
 
 
 # -- Stopping and capping ---------------------------------------------------------------------------------------------

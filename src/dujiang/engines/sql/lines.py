@@ -30,7 +30,7 @@ _LINES: Final = (
     .join(batches, batches.c.id == lines.c.batch_id)
     .where(lines.c.until > sa.bindparam("now"))
 )
-_HEADS: Final = (
+HEADS: Final = (
     sa.select(tasks.c.priority).where(*in_line(State.READY)).order_by(*IN_ORDER).limit(sa.bindparam("at_most"))
 )
 _SLOTS: Final = (
@@ -134,7 +134,7 @@ class Lines:
 
     def _line(self, offer: Offer, batch_id: str, places: int, slots: dict[str, int]) -> Line:
         asked = {"batch": batch_id, "req_key": offer.lane.req_key, "at_most": places}
-        heads = self._connection.execute(_HEADS, asked).scalars().all()
+        heads = self._connection.execute(HEADS, asked).scalars().all()
         row = self._rows.get((offer.lane.id, batch_id))
         if row is None:
             return Line(batch_id, self._priority, heads, slots.get(batch_id, 0), self._now)
@@ -147,15 +147,15 @@ class Lines:
         if batch_id == self._batch_id:
             return False
         left_at = self._rows[offer.lane.id, batch_id].left_at
-        return left_at is not None and not self._now - _grace_s(offer) < left_at <= self._now
+        return left_at is not None and not self._now - grace_s(offer) < left_at <= self._now
 
     def _leave(self, offer: Offer, batch_id: str) -> float:
         """Leave a place to another batch; for how many seconds."""
         left_at = self._rows[offer.lane.id, batch_id].left_at
         if left_at is None:
             self._connection.execute(_LEFT, self._this(offer, batch_id))
-            return _grace_s(offer)
-        return float(left_at) + _grace_s(offer) - self._now
+            return grace_s(offer)
+        return float(left_at) + grace_s(offer) - self._now
 
     def served(self, offer: Offer) -> None:
         """The batch has taken a place."""
@@ -170,7 +170,7 @@ class Lines:
         if row is not None and row.left_at is None and lasts_s / 2 < row.until - self._now <= lasts_s:
             return
         asked = {"batch": self._batch_id, "req_key": offer.lane.req_key, "at_most": 1}
-        if self._connection.execute(_HEADS, asked).first() is None:
+        if self._connection.execute(HEADS, asked).first() is None:
             return
         values = self._this(offer, self._batch_id) | {"new_until": self._now + lasts_s}
         stands = row is not None and row.until <= self._now + lasts_s
@@ -190,5 +190,6 @@ def _lasts_s(offer: Offer) -> float:
     return LASTS_S * offer.scale
 
 
-def _grace_s(offer: Offer) -> float:
+def grace_s(offer: Offer) -> float:
+    """For so long a place is left to whoever may be busy."""
     return max(0.5, GRACE_S * offer.scale)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from dujiang.domain.lifecycle import FINAL
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import Outcome
-from dujiang.engines.sql.schema import attempts, batches, events, lines, pruned_attempts, pruned_run_times, tasks
+from dujiang.engines.sql.schema import attempts, batches, events, lines, pruned_attempts, pruned_run_times, tasks, turns
 
 ROWS: Final = 3000  # in one transaction, about 0.1 s: what runs must not wait for it
 EVENTS_PER_ATTEMPT: Final = 4  # with the attempt's own row, about what comes of one submit
@@ -125,6 +125,7 @@ def mark(connection: sa.Connection, batch_id: str, older_than_s: float, now: flo
         return False
     connection.execute(_MARK, {"batch": batch_id, "now": now})
     connection.execute(sa.delete(lines).where(lines.c.batch_id == batch_id))
+    connection.execute(sa.delete(turns).where(turns.c.batch_id == batch_id))
     return True
 
 

@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 
 batches: Final = sa.Table(
     "batches",
@@ -220,6 +220,18 @@ lines: Final = sa.Table(  # batches that wait at a lane, so that its slots are s
     sa.Column("served_at", sa.Float),
     sa.Column("until", sa.Float, nullable=False),  # somebody works for it, as far as that was last heard
     sa.Column("left_at", sa.Float),  # since when a slot is left free for it
+    sqlite_with_rowid=False,
+)
+
+turns: Final = sa.Table(  # workers of a batch that wait at a lane, so that each has its turn
+    "turns",
+    METADATA,
+    sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), primary_key=True),
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id"), primary_key=True),
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("came_at", sa.Float, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),  # it is there, as far as that was last heard
+    sa.Column("left_at", sa.Float),  # since when a place is left free for it
     sqlite_with_rowid=False,
 )
 
