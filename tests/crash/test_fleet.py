@@ -11,7 +11,7 @@ import pytest
 from tests.postgres import OwnServer, own_server
 
 from .fleet import LEASE_S
-from .fleet_lane import share_a_lane
+from .fleet_lane import LaneFigures, share_a_lane
 from .fleet_restarts import restart_again_and_again
 from .fleet_storm import LEASES_FROZEN, FleetFigures, FleetWeather, blow
 
@@ -99,11 +99,14 @@ def test_eight_workers_never_exceed_a_limit_of_three_and_have_equal_parts(tmp_pa
 def test_a_limit_that_finds_itself_costs_a_fleet_no_more_refusals_than_one_worker(
     tmp_path: Path, server: OwnServer
 ) -> None:
-    def refused(machines: int) -> int:
-        database_url = server.fresh_database()
-        folder = tmp_path / f"{machines}"
+    def found(machines: int) -> LaneFigures:
+        folder, database_url = tmp_path / f"{machines}", server.fresh_database()
         figures = share_a_lane(folder, database_url, {"limit": 3}, machines=machines, tasks=200, concurrency="auto")
         print(figures.told())
-        return figures.refused
+        return figures
 
-    assert refused(8) <= 1.25 * refused(1) + 2
+    fleet, alone = found(8), found(1)
+
+    assert fleet.most_at_vendor <= 3
+    # The limit is tried again by time, not by tasks; a handful of refusals is a matter of chance.
+    assert fleet.refused <= 1.5 * alone.refused * max(1.0, fleet.duration_s / alone.duration_s) + 2
