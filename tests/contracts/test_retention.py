@@ -13,7 +13,7 @@ from dujiang.domain.task import Task
 from dujiang.engines.sql import retention
 from dujiang.engines.sql.ledger import ledger
 from dujiang.engines.sql.queries import figures, find_batch, lane_hours, list_batches, reading
-from dujiang.engines.sql.schema import attempts, batches, events, lines, pruned_attempts, pruned_run_times, tasks
+from dujiang.engines.sql.schema import attempts, batches, events, lines, pruned_attempts, pruned_run_times, tasks, turns
 from tests.builders import NOON, a_batch, a_file, a_row
 from tests.contracts.bench import URLS, Bench
 
@@ -75,6 +75,20 @@ async def test_a_batch_that_was_over_long_ago_goes_and_what_it_cost_stays(bench:
         ("day 1", "in_doubt", 1, 1),
     ]
     assert await pruned(bench) == {}
+
+
+async def test_a_batch_that_a_worker_waited_for_a_place_of_goes_too(bench: Bench) -> None:
+    task = await bench.claimed()
+    await bench.rows(1)
+    assert not await bench.claim(1), "another one stands in the queue"
+    (waiting,) = bench.read(sa.select(turns))
+    await bench.record(task, life.Failed("x"))
+    await bench.engine.cancel(batch_id=waiting["batch_id"])
+    bench.clock.time += MONTH_S + 1
+
+    assert await pruned(bench) == {"b": 2}
+
+    assert rows(bench, tasks, lines, turns) == [0, 0, 0]
 
 
 async def test_a_batch_goes_in_pages_and_a_retry_before_the_task_that_it_names(
