@@ -35,7 +35,7 @@ from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading
 from dujiang.engines.sql.schema import attempts, events, lane_events, tasks
-from dujiang.engines.sql.writer import Writer
+from dujiang.engines.sql.sqlite import SqliteStore
 from dujiang.ports import Added, Ahead, Offer, Published, Turn
 from tests.builders import (
     ENDPOINT,
@@ -1789,15 +1789,15 @@ async def test_a_locked_database_is_waited_for(bench: Bench) -> None:
 @only_sqlite
 async def test_a_database_that_stays_locked_is_told_to_all_at_once(bench: Bench) -> None:
     impatient = sa.create_engine(bench.engine.database.url, connect_args={"timeout": 0.05, "check_same_thread": False})
-    writer = Writer(_transacting(impatient), patience_s=0.1)
+    store = SqliteStore(_transacting(impatient), bench.clock.now, patience_s=0.1)
     with bench.engine.database.connect() as connection:
         connection.begin()
         results = await asyncio.gather(
-            *(writer.do(lambda connection: connection.execute(sa.delete(attempts))) for _ in range(40)),
+            *(store.change(lambda connection, _: connection.execute(sa.delete(attempts))) for _ in range(40)),
             return_exceptions=True,
         )
         connection.rollback()
-    await asyncio.to_thread(writer.close)
+    await asyncio.to_thread(store.close)
     impatient.dispose()
 
     assert all(isinstance(result, StoreError) and result.why == "gone" for result in results)
@@ -1820,21 +1820,21 @@ def _transacting(database: sa.Engine) -> sa.Engine:
 @only_sqlite
 async def test_a_full_disk_is_told_after_patience_and_leaves_nothing_half_written(bench: Bench) -> None:
     task = await bench.claimed()
-    writer = Writer(bench.engine.database, patience_s=0.1)
-    pages = await writer.do(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
-    await writer.do(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 3}"))
+    store = SqliteStore(bench.engine.database, bench.clock.now, patience_s=0.1)
+    pages = await store.change(lambda connection, _: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+    await store.change(lambda connection, _: connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 3}"))
     before = bench.everything()
 
-    def too_much(connection: sa.Connection) -> None:
+    def too_much(connection: sa.Connection, _: float) -> None:
         connection.execute(sa.update(tasks).values(name="changed"))
         for number in range(1000):
             values = {"task_id": task.id, "at": 0.0, "type": "x" * 500, "state": "", "attempt": number, "data": ""}
             connection.execute(sa.insert(events).values(**values))
 
-    def small(connection: sa.Connection) -> int:
+    def small(connection: sa.Connection, _: float) -> int:
         return connection.execute(sa.update(attempts).values(job_id="job")).rowcount
 
-    results = await asyncio.gather(writer.do(too_much), writer.do(small), return_exceptions=True)
+    results = await asyncio.gather(store.change(too_much), store.change(small), return_exceptions=True)
 
     assert isinstance(results[0], StoreError)
     assert results[0].why == "full"
@@ -1842,19 +1842,19 @@ async def test_a_full_disk_is_told_after_patience_and_leaves_nothing_half_writte
     after = bench.everything()
     assert after.pop("attempts") != before.pop("attempts")
     assert after == before
-    await asyncio.to_thread(writer.close)
+    await asyncio.to_thread(store.close)
 
 
 @only_sqlite
 async def test_a_read_only_database_is_a_refusal_of_the_store(bench: Bench) -> None:
-    writer = Writer(bench.engine.database)
-    await writer.do(lambda connection: connection.exec_driver_sql("PRAGMA query_only=ON"))
+    store = SqliteStore(bench.engine.database, bench.clock.now)
+    await store.change(lambda connection, _: connection.exec_driver_sql("PRAGMA query_only=ON"))
 
     with pytest.raises(StoreError) as refused:
-        await writer.do(lambda connection: connection.execute(sa.update(attempts).values(job_id="job")))
+        await store.change(lambda connection, _: connection.execute(sa.update(attempts).values(job_id="job")))
 
     assert refused.value.why == "denied"
-    await asyncio.to_thread(writer.close)
+    await asyncio.to_thread(store.close)
 
 
 # -- Speed ------------------------------------------------------------------------------------------------------------

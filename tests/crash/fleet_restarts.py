@@ -1,6 +1,5 @@
 """A database that crashes every few seconds while a fleet works on it."""
 
-import itertools
 import random
 import time
 from collections import Counter

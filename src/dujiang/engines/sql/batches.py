@@ -14,7 +14,7 @@ from dujiang.domain.lifecycle import FINAL, HELD, TRANSITIONS, Cancelled, Cancel
 from dujiang.domain.names import collision_key
 from dujiang.domain.requests import Request
 from dujiang.domain.task import Task
-from dujiang.engines.sql.records import note, record
+from dujiang.engines.sql.records import Recording, note, record
 from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, batch_of, event_text, request_of, request_text, task_of
 from dujiang.engines.sql.schema import batches, events, tasks
 from dujiang.ports import Added, NewTask
@@ -248,7 +248,7 @@ def _cancel(connection: sa.Connection, task: Task, now: float) -> str:
             note(connection, replace(task, cancel_requested=True), CancelRequested(), now)
         return "requested"
     if (task.state, Cancelled) in TRANSITIONS:
-        record(connection, task, Cancelled(), now=now, owner=None)
+        record(connection, Recording(task, Cancelled()), now)
         return "cancelled"
     return "refused"
 

@@ -24,7 +24,7 @@ from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
 from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, turns, workers
-from dujiang.engines.sql.writer import SqliteStore
+from dujiang.engines.sql.sqlite import SqliteStore
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
 T = TypeVar("T")
@@ -289,13 +289,9 @@ class SqlEngine:
         self, task: Task, event: Event, rest: RestOrder | None = None, worker: Worker | None = None
     ) -> Task:
         """See `ports.Engine`."""
-        owner = worker.id if worker else None
         learning = records.Learning(self._clock.scale, self._clock.random.random())
-        return await self._change(
-            lambda connection, now: records.record(
-                connection, task, event, now=now, owner=owner, order=rest, learning=learning
-            )
-        )
+        recording = records.Recording(task, event, worker.id if worker else None, rest, learning)
+        return await self._store.together(records.record_all, recording)
 
     async def hold_slot(self, task: Task, for_s: float | None) -> None:
         """See `ports.Engine`."""
@@ -426,7 +422,7 @@ class SqlEngine:
                     continue
                 lasts_s = slot_for_s(task.attempt.lane_id) if task.attempt else 0.0
                 event = Orphaned(gone.id if gone else "", lasts_s)
-                adopted.append(records.record(connection, task, event, now=now, owner=worker.id))
+                adopted.append(records.record(connection, records.Recording(task, event, worker.id), now))
             if gone is not None:
                 connection.execute(sa.update(workers).where(workers.c.id == gone.id).values(ended_at=now))
             return adopted

@@ -1,9 +1,10 @@
-"""PostgreSQL: connections, transactions and what other programs tell. SQLite's are in `database` and `writer`.
+"""PostgreSQL: connections, transactions and what other programs tell. SQLite's are in `database` and `sqlite`.
 
 The statements are the same. What differs stands here:
 - Many may write at once, so whoever reads in order to write locks what it reads (`with_for_update` in the queries,
   which SQLite ignores): the batch, then lanes, then accounts, always in this order.
-- Each change is a transaction of its own; the database puts their commits together.
+- Recorded events of one program share transactions (`groups`); every other change is a transaction of its own, and the
+  database puts their commits together.
 - The database's clock decides, as programs on several machines have several clocks.
 - A connection that breaks while it commits leaves open whether it did: each change leaves a token of its own beside
   what it writes, and whether that is there is asked afterwards. (PostgreSQL tells what became of a transaction number,
@@ -28,6 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from dujiang.domain.errors import StoreError
+from dujiang.engines.sql.groups import Change, Groups, Item, Tells, Together
 from dujiang.engines.sql.refusals import DatabaseRefused
 from dujiang.engines.sql.revisions import migrate, schema_revision
 
@@ -157,7 +159,7 @@ class _Try:
 
 
 class Transactions:
-    """Runs changes, several at once, each in a transaction of its own. `do` returns when the change is on disk."""
+    """Runs changes, several at once. They return when the change is on disk."""
 
     def __init__(
         self,
@@ -174,10 +176,9 @@ class Transactions:
         self.who = who or uuid4().hex
         self._closing = threading.Event()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="dujiang-transaction")
+        self._groups = Groups(self._do, "dujiang-group")
 
-    async def do(
-        self, change: Callable[[sa.Connection, float], T], *, tells: Callable[[T], bool] = lambda result: True
-    ) -> T:
+    async def do(self, change: Change[T], *, tells: Tells[T] = lambda result: True) -> T:
         """Run `change` in a transaction, at a moment of the database's clock; its result once that is committed.
 
         `tells`: whether, with this result, others want to know of it. Raises what the change raises, or `StoreError` if
@@ -188,16 +189,21 @@ class Transactions:
         # Shielded: cancelled before its turn came, it would never run, and a job id with it.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self._do, change, tells))
 
+    async def together(self, together: Together[Item, T], item: Item) -> T:
+        """The same for one of many changes that may be run as one; others want to know of it."""
+        return await self._groups.do(together, item, lambda result: True)
+
     def close(self) -> None:
         """Finish what was accepted, then stop. Blocks."""
         self._closing.set()
+        self._groups.close()
         self._threads.shutdown(wait=True)
         with suppress(DBAPIError), self._database.begin() as connection:
             now = connection.execute(_BEGIN).scalar_one()
             connection.execute(_FORGET, {"who": self.who, "before": now - FORGOTTEN_S})
 
-    def _do(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
-        began = time.monotonic()
+    def _do(self, change: Change[T], tells: Tells[T], *, patiently: bool = True) -> T:
+        began = time.monotonic() if patiently else -inf
         tries = 0
         while True:
             this = _Try()
@@ -308,9 +314,13 @@ class PostgresStore:
         self._transactions = Transactions(database, now)
         self._listener = Listener(database, self._transactions.who)
 
-    async def change(self, change: Callable[[sa.Connection, float], T], tells: Callable[[T], bool]) -> T:
+    async def change(self, change: Change[T], tells: Tells[T]) -> T:
         """See `Transactions.do`."""
         return await self._transactions.do(change, tells=tells)
+
+    async def together(self, together: Together[Item, T], item: Item) -> T:
+        """See `Transactions.together`."""
+        return await self._transactions.together(together, item)
 
     def now(self, connection: sa.Connection) -> float:
         """The database's clock."""

@@ -11,7 +11,7 @@ from dujiang.domain.rests import Subject
 from dujiang.domain.task import Task
 from dujiang.engines.sql.budgets import batch_budget
 from dujiang.engines.sql.lanes import EVERYTHING_PAUSED
-from dujiang.engines.sql.records import end_rest, record
+from dujiang.engines.sql.records import Recording, end_rest, record
 from dujiang.engines.sql.rows import IN_ONE_LIST, IN_ORDER, TASK_ROWS, StoredRow, in_line, rest_of, task_of
 from dujiang.engines.sql.schema import IS_HELD, IS_PREPARED, accounts, batches, references, rests, tasks
 from dujiang.ports import Ahead, Published, Turn, Worker
@@ -55,7 +55,7 @@ def claim_preparation(connection: sa.Connection, worker: Worker, batch_id: str, 
         for number, row in enumerate(rows, start=prepared):
             if number >= ahead.tasks and (worst is None or _line(row) > worst):
                 break
-            taken.append(record(connection, task_of(row), PreparationStarted(), now=now, owner=worker.id))
+            taken.append(record(connection, Recording(task_of(row), PreparationStarted(), worker.id), now))
     return Turn(taken, due_in_s)
 
 

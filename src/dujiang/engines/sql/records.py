@@ -1,80 +1,95 @@
-"""Recording an event: the task, its attempt, its history and whoever rests for it, in one transaction."""
+"""Recording events: the tasks, their attempts, their history and whoever rests for them, in one transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from dujiang.domain import lifecycle as life
-from dujiang.domain.errors import StaleTask, UnlawfulEvent
+from dujiang.domain.errors import DujiangError, StaleTask, UnlawfulEvent
 from dujiang.domain.lifecycle import HELD, Event, State, heeding_cancel
 from dujiang.domain.rests import RestOrder, Subject
 from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Settlement, Task, after, settlement
 from dujiang.engines.sql import budgets
 from dujiang.engines.sql.beliefs import learn
+from dujiang.engines.sql.bulk import Bulk, Types, Values, insertion
 from dujiang.engines.sql.paces import too_fast
 from dujiang.engines.sql.rows import dumped, event_text, files_text
 from dujiang.engines.sql.schema import attempts, events, lanes, rests, tasks
 
-_MOVE: Final = (
-    sa.update(tasks)
-    .where(
-        tasks.c.id == sa.bindparam("task_id"),
-        tasks.c.version == sa.bindparam("held_version"),
-        tasks.c.cancel_requested == sa.bindparam("held_cancel"),
-    )
-    .values(
-        {
-            name: sa.bindparam(f"new_{name}")
-            for name in (
-                "state",
-                "version",
-                "owner",
-                "tries",
-                "fresh_submits",
-                "link_checks",
-                "policy_resubmits",
-                "cancel_requested",
-                "references",
-                "image_urls",
-                "files",
-                "error_code",
-                "error_message",
-                "updated_at",
-            )
-        }
-    )
+_COUNTED: Final = ("tries", "fresh_submits", "link_checks", "policy_resubmits")
+_KEPT: Final = (
+    "state",
+    "version",
+    "owner",
+    *_COUNTED,
+    "cancel_requested",
+    "references",
+    "image_urls",
+    "files",
+    "error_code",
+    "error_message",
+    "updated_at",
 )
-_NOW_CANCEL: Final = sa.select(tasks.c.version, tasks.c.cancel_requested).where(tasks.c.id == sa.bindparam("task_id"))
-_EVENT: Final = sa.insert(events)
-_THIS_ATTEMPT: Final = (
-    attempts.c.task_id == sa.bindparam("of_task"),
-    attempts.c.number == sa.bindparam("of_number"),
+_MOVE: Final = Bulk(
+    {"task_id": sa.Integer(), "held_version": sa.Integer()} | {f"new_{name}": tasks.c[name].type for name in _KEPT},
+    lambda values: (
+        sa.update(tasks)
+        .where(tasks.c.id == values["task_id"], tasks.c.version == values["held_version"])
+        .values({name: values[f"new_{name}"] for name in _KEPT})
+    ),
 )
-_ACCEPTED: Final = (
-    sa.update(attempts)
-    .where(*_THIS_ATTEMPT)
-    .values(
-        outcome=sa.bindparam("new_outcome"),
-        slot_until=sa.bindparam("new_slot_until"),
-        slot_for_s=0.0,
-        ended_at=None,
-        accepted_at=sa.func.coalesce(attempts.c.accepted_at, sa.bindparam("now")),
-        job_id=sa.bindparam("new_job_id"),
-        request_id=sa.bindparam("new_request_id"),
-    )
+_HELD: Final = (  # in one order for everybody, so that nobody waits for one who waits for him
+    sa.select(tasks.c.id, tasks.c.version, tasks.c.cancel_requested)
+    .where(tasks.c.id.in_(sa.bindparam("task_ids", expanding=True)))
+    .order_by(tasks.c.id)
+    .with_for_update(key_share=True)
 )
-_SETTLED: Final = (
-    sa.update(attempts)
-    .where(*_THIS_ATTEMPT)
-    .values(
-        outcome=sa.bindparam("new_outcome"),
-        slot_until=sa.bindparam("new_slot_until"),
-        slot_for_s=sa.bindparam("new_slot_for_s"),
-        ended_at=sa.func.coalesce(attempts.c.ended_at, sa.bindparam("now")),
-        run_s=sa.func.coalesce(attempts.c.run_s, sa.bindparam("new_run_s")),
-        images=sa.func.coalesce(sa.bindparam("new_images", type_=sa.Integer), attempts.c.images),
-    )
+_EVENTS: Final = insertion(events, ("task_id", "at", "type", "state", "attempt", "data"))
+
+
+def _of_attempt(values: Values) -> tuple[sa.ColumnElement[bool], ...]:
+    return attempts.c.task_id == values["of_task"], attempts.c.number == values["of_number"]
+
+
+_ATTEMPT_TYPES: Final[Types] = {
+    "of_task": sa.Integer(),
+    "of_number": sa.Integer(),
+    "now": sa.Float(),
+    "new_outcome": sa.Text(),
+    "new_slot_until": sa.Float(),
+}
+_ACCEPTED: Final = Bulk(
+    {**_ATTEMPT_TYPES, "new_job_id": sa.Text(), "new_request_id": sa.Text()},
+    lambda values: (
+        sa.update(attempts)
+        .where(*_of_attempt(values))
+        .values(
+            outcome=values["new_outcome"],
+            slot_until=values["new_slot_until"],
+            slot_for_s=0.0,
+            ended_at=None,
+            accepted_at=sa.func.coalesce(attempts.c.accepted_at, values["now"]),
+            job_id=values["new_job_id"],
+            request_id=values["new_request_id"],
+        )
+    ),
+)
+_SETTLED: Final = Bulk(
+    {**_ATTEMPT_TYPES, "new_slot_for_s": sa.Float(), "new_run_s": sa.Float(), "new_images": sa.Integer()},
+    lambda values: (
+        sa.update(attempts)
+        .where(*_of_attempt(values))
+        .values(
+            outcome=values["new_outcome"],
+            slot_until=values["new_slot_until"],
+            slot_for_s=values["new_slot_for_s"],
+            ended_at=sa.func.coalesce(attempts.c.ended_at, values["now"]),
+            run_s=sa.func.coalesce(attempts.c.run_s, values["new_run_s"]),
+            images=sa.func.coalesce(values["new_images"], attempts.c.images),
+        )
+    ),
 )
 
 
@@ -88,63 +103,117 @@ class Learning:
     """Uniform from 0 to 1."""
 
 
-def record(
-    connection: sa.Connection,
-    task: Task,
-    event: Event,
-    *,
-    now: float,
-    owner: str | None,
-    order: RestOrder | None = None,
-    learning: Learning | None = None,
-) -> Task:
-    """Apply `event` to `task`. `owner` keeps it if its new state is held by a worker.
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """An event to be applied to a task."""
 
-    `learning`: what it takes for a lane that finds its limit to learn from the event.
+    task: Task
+    event: Event
+    owner: str | None = None
+    """Who keeps the task if its new state is held by a worker."""
+    order: RestOrder | None = None
+    learning: Learning | None = None
+    """What it takes for a lane that finds its limit to learn from the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A recording that is lawful, and what becomes of its task."""
+
+    recording: Recording
+    heeded: Event
+    """What happens to the task: where its cancel was asked for, not always the event."""
+    moved: Task
+
+
+def record(connection: sa.Connection, recording: Recording, now: float) -> Task:
+    """Apply an event to its task.
 
     Raises `StaleTask` if somebody changed the task since, `UnlawfulEvent` if the table has no such way.
     """
-    cancel_requested = task.cancel_requested
-    while True:
+    (result,) = record_all(connection, now, [recording])
+    if isinstance(result, DujiangError):
+        raise result
+    return result
+
+
+def record_all(connection: sa.Connection, now: float, recordings: Sequence[Recording]) -> list[Task | DujiangError]:
+    """The same for many; what is stale or unlawful changes nothing, and has its error for a result."""
+    task_ids = [recording.task.id for recording in recordings]
+    stored: dict[int, Any] = {row.id: row for row in connection.execute(_HELD, {"task_ids": task_ids})}
+    found = [_move(connection, recording, stored.pop(recording.task.id, None)) for recording in recordings]
+    moves = [one for one in found if isinstance(one, _Move)]
+    if moves:
+        _apply(connection, moves, now)
+    return [one.moved if isinstance(one, _Move) else one for one in found]
+
+
+def _move(connection: sa.Connection, recording: Recording, stored: Any) -> _Move | DujiangError:
+    task, event = recording.task, recording.event
+    if stored is None or stored.version != task.version:
+        return StaleTask(f"task {task.id} has moved on")
+    cancel_requested = bool(stored.cancel_requested)
+    try:
         heeded = heeding_cancel(task.state, event, cancel_requested=cancel_requested)
         moved = after(task, heeded)
-        if cancel_requested and not task.cancel_requested and not isinstance(heeded, life.ResubmitDecided):
-            moved = replace(moved, cancel_requested=True)
-        changed = connection.execute(_MOVE, _columns(task, moved, cancel_requested, now, owner)).rowcount
-        if changed:
-            break
-        found = connection.execute(_NOW_CANCEL, {"task_id": task.id}).one_or_none()
-        if found is None or found.version != task.version:
-            raise StaleTask(f"task {task.id} has moved on")
-        cancel_requested = bool(found.cancel_requested)
-    _settle(connection, task, event, now)  # what happened at the vendor, not what we make of it
-    note(connection, moved, heeded, now)
-    if learning is not None:
-        learn(connection, task, event, now=now, scale=learning.scale, chance=learning.chance)
-        if _is_too_fast(event) and task.attempt is not None:
-            too_fast(connection, task.attempt.account_id, now, learning.scale)
+        if isinstance(event, life.JobFound):
+            _refuse_foreign_job(connection, task, event.job_id)
+    except UnlawfulEvent as error:
+        return error
+    if cancel_requested and not isinstance(heeded, life.ResubmitDecided):
+        moved = replace(moved, cancel_requested=True)
+    return _Move(recording, heeded, moved)
+
+
+def _apply(connection: sa.Connection, moves: Sequence[_Move], now: float) -> None:
+    """Everything of one kind together, and what others wait for in one order."""
+    if _MOVE.run(connection, [_columns(move, now) for move in moves]) != len(moves):
+        raise StaleTask("tasks have moved on that were locked")
+    _settle(connection, [move.recording for move in moves], now)  # what happened at the vendor, not what we make of it
+    note_all(connection, [(move.moved, move.heeded) for move in moves], now)
+    for move in sorted(moves, key=_lane_of):
+        recording = move.recording
+        task, event, learning = recording.task, recording.event, recording.learning
+        if learning is not None:
+            learn(connection, task, event, now=now, scale=learning.scale, chance=learning.chance)
+    for move in sorted(moves, key=_account_of):
+        recording = move.recording
+        task, attempt = recording.task, recording.task.attempt
+        if recording.learning is not None and _is_too_fast(recording.event) and attempt is not None:
+            too_fast(connection, attempt.account_id, now, recording.learning.scale)
+    for move in moves:
+        _tell_of_rests(connection, move, now)
+
+
+def _lane_of(move: _Move) -> int:
+    attempt = move.recording.task.attempt
+    return attempt.lane_id if attempt is not None else 0
+
+
+def _account_of(move: _Move) -> int:
+    attempt = move.recording.task.attempt
+    return attempt.account_id if attempt is not None else 0
+
+
+def _tell_of_rests(connection: sa.Connection, move: _Move, now: float) -> None:
+    task, order = move.recording.task, move.recording.order
     if order is not None:
         rest(connection, order, now)
-    if isinstance(heeded, life.Saved):
+    if isinstance(move.heeded, life.Saved):
         end_rest(connection, Subject.DISK, "*")
     if task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking:
-        _end_rests_refuted(connection, task, heeded, order)
-    return moved
+        _end_rests_refuted(connection, task, move.heeded, order)
 
 
-def _columns(task: Task, moved: Task, cancel_requested: bool, now: float, owner: str | None) -> dict[str, Any]:
-    held = moved.state in HELD
+def _columns(move: _Move, now: float) -> dict[str, Any]:
+    task, moved = move.recording.task, move.moved
     return {
         "task_id": task.id,
         "held_version": task.version,
-        "held_cancel": cancel_requested,
         "new_state": moved.state.value,
         "new_version": moved.version,
-        "new_owner": owner if held else None,
-        "new_tries": moved.tries,
-        "new_fresh_submits": moved.fresh_submits,
-        "new_link_checks": moved.link_checks,
-        "new_policy_resubmits": moved.policy_resubmits,
+        "new_owner": move.recording.owner if moved.state in HELD else None,
+        **{f"new_{name}": getattr(moved, name) for name in _COUNTED},
         "new_cancel_requested": moved.cancel_requested,
         "new_references": dumped(moved.references) if moved.references else None,
         "new_image_urls": dumped(moved.image_urls) if moved.image_urls else None,
@@ -155,33 +224,36 @@ def _columns(task: Task, moved: Task, cancel_requested: bool, now: float, owner:
     }
 
 
-def _settle(connection: sa.Connection, task: Task, event: Event, now: float) -> None:
-    settled = settlement(task, event)
-    if settled is None or task.attempt is None:
-        return
-    these = {"of_task": task.id, "of_number": task.attempt.number, "new_outcome": settled.outcome.value, "now": now}
-    if isinstance(event, life.Accepted | life.JobFound):
-        if isinstance(event, life.JobFound):
-            _refuse_foreign_job(connection, task, event.job_id)
-        request_id = event.request_id if isinstance(event, life.Accepted) else None
-        more: dict[str, Any] = {
-            "new_slot_until": HELD_UNTIL_TOLD,
-            "new_job_id": event.job_id,
-            "new_request_id": request_id,
-        }
-        connection.execute(_ACCEPTED, these | more)
-        return
-    more = {
-        "new_slot_until": _slot_until(task, event, settled, now),
-        "new_slot_for_s": settled.slot_for_s,
-        "new_run_s": event.run_s if isinstance(event, life.Rendered) else None,
-        "new_images": len(event.urls) if isinstance(event, life.Rendered) else _reserved(task, settled),
-    }
-    images = more["new_images"]
-    # As long as nothing was delivered the row has what was reserved; then another number may be there.
-    if images is not None and (task.attempt.delivered or images != task.request.images):
-        budgets.settle(connection, task.batch, task.id, task.attempt.number, images)
-    connection.execute(_SETTLED, these | more)
+def _settle(connection: sa.Connection, recordings: Sequence[Recording], now: float) -> None:
+    accepted: list[dict[str, Any]] = []
+    ended: list[dict[str, Any]] = []
+    for recording in sorted(recordings, key=lambda recording: recording.task.batch):
+        task, event = recording.task, recording.event
+        settled = settlement(task, event)
+        if settled is None or task.attempt is None:
+            continue
+        these = {"of_task": task.id, "of_number": task.attempt.number, "now": now, "new_outcome": settled.outcome.value}
+        if isinstance(event, life.Accepted | life.JobFound):
+            request_id = event.request_id if isinstance(event, life.Accepted) else None
+            accepted.append(
+                these | {"new_slot_until": HELD_UNTIL_TOLD, "new_job_id": event.job_id, "new_request_id": request_id}
+            )
+            continue
+        images = len(event.urls) if isinstance(event, life.Rendered) else _reserved(task, settled)
+        # As long as nothing was delivered the row has what was reserved; then another number may be there.
+        if images is not None and (task.attempt.delivered or images != task.request.images):
+            budgets.settle(connection, task.batch, task.id, task.attempt.number, images)
+        ended.append(
+            these
+            | {
+                "new_slot_until": _slot_until(task, event, settled, now),
+                "new_slot_for_s": settled.slot_for_s,
+                "new_run_s": event.run_s if isinstance(event, life.Rendered) else None,
+                "new_images": images,
+            }
+        )
+    _ACCEPTED.run(connection, accepted)
+    _SETTLED.run(connection, ended)
 
 
 def _slot_until(task: Task, event: Event, settled: Settlement, now: float) -> float:
@@ -215,16 +287,24 @@ def _refuse_foreign_job(connection: sa.Connection, task: Task, job_id: str) -> N
 
 def note(connection: sa.Connection, task: Task, event: Event, now: float) -> None:
     """Append to the task's history."""
-    connection.execute(
-        _EVENT,
-        {
-            "task_id": task.id,
-            "at": now,
-            "type": type(event).__name__,
-            "state": task.state.value,
-            "attempt": task.attempt.number if task.attempt else 0,
-            "data": event_text(event),
-        },
+    note_all(connection, [(task, event)], now)
+
+
+def note_all(connection: sa.Connection, happened: Sequence[tuple[Task, Event]], now: float) -> None:
+    """Append to the histories of tasks, as the events left them."""
+    _EVENTS.run(
+        connection,
+        [
+            {
+                "task_id": task.id,
+                "at": now,
+                "type": type(event).__name__,
+                "state": task.state.value,
+                "attempt": task.attempt.number if task.attempt else 0,
+                "data": event_text(event),
+            }
+            for task, event in happened
+        ],
     )
 
 
