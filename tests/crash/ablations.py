@@ -81,7 +81,7 @@ def _take(connection: sa.Connection, claimed: Task, offer: Offer, worker: Worker
     found = task_of(connection.execute(TASK_ROWS.where(tasks.c.id == claimed.id)).mappings().one())
     if found.version != claimed.version - 1:
         raise StaleTask("another process sent it as well")
-    claims._take(connection, found, offer, worker, now, claims.Room(1))
+    claims._take(connection, [found], offer, worker, now, claims.Room(1))
 
 
 class DoubtResubmitted(MortalEngine):

@@ -114,8 +114,7 @@ def after(task: Task, event: life.Event) -> Task:
     state = life.next_state(task.state, event)
     if isinstance(event, life.OutputRefused) and _is_delivered(task):
         raise UnlawfulEvent(f"task {task.id} was delivered, and billed: a fresh submit would be paid for twice")
-    moved = replace(task, state=state, version=task.version + 1)
-    return replace(moved, **_changes(task, event))
+    return replace(task, state=state, version=task.version + 1, **_changes(task, event))
 
 
 def _changes(task: Task, event: life.Event) -> Mapping[str, Any]:

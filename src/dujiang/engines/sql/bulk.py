@@ -1,14 +1,17 @@
 """One statement for many rows.
 
-SQLite runs a statement once for each row, which costs it next to nothing. On PostgreSQL each time would be planned
-anew, so there the rows go in as arrays, a column each, and the statement runs once for all of them.
+SQLite runs a statement once for each row, which costs it next to nothing. On PostgreSQL each time would be a round trip
+and a plan, so there the rows go in together, as JSON, and the statement runs once for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isinf
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import JSON
+
+from dujiang.engines.sql.rows import dumped
 
 Values = Mapping[str, sa.ColumnElement[Any]]
 """What a statement calls the values of a row."""
@@ -21,11 +24,11 @@ class Bulk:
 
     def __init__(self, types: Types, make: Callable[[Values], sa.UpdateBase]) -> None:
         """`make`: the statement for values of these types."""
-        self._names: Final = tuple(types)
+        self._floats: Final = [name for name, type_ in types.items() if isinstance(type_, sa.Float)]
         self._for_each: Final = make({name: sa.bindparam(name, type_=type_) for name, type_ in types.items()})
-        arrays = [sa.bindparam(name, type_=ARRAY(type_)) for name, type_ in types.items()]
-        given = sa.func.unnest(*arrays).table_valued(*(sa.column(name, type_) for name, type_ in types.items()))
-        self._for_all: Final = make(dict(given.render_derived("given").c.items()))
+        rows = sa.func.json_to_recordset(sa.cast(sa.bindparam("rows", type_=sa.Text()), JSON))
+        given = rows.table_valued(*(sa.column(name, type_) for name, type_ in types.items()))
+        self._for_all: Final = make(dict(given.render_derived("given", with_types=True).c.items()))
 
     def run(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
         """Run it; how many rows it changed. Each row has every value, and no two are of the same row of the table."""
@@ -33,16 +36,22 @@ class Bulk:
             return 0
         if connection.dialect.name != "postgresql":
             return connection.execute(self._for_each, rows).rowcount
-        return connection.execute(self._for_all, {name: [row[name] for row in rows] for name in self._names}).rowcount
+        return connection.execute(self._for_all, {"rows": dumped([self._as_json(row) for row in rows])}).rowcount
+
+    def _as_json(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """JSON has no infinity; PostgreSQL reads its name."""
+        endless = {name: str(row[name]) for name in self._floats if row[name] is not None and isinf(row[name])}
+        return {**row, **endless} if endless else row
 
 
-def insertion(table: sa.Table, names: Sequence[str]) -> Bulk:
-    """New rows of `table`, with a value of its own for each column named."""
+def insertion(table: sa.Table, names: Sequence[str], **same: Any) -> Bulk:
+    """New rows of `table`, with a value of its own for each column named, and the `same` for all."""
+    constants = {name: sa.literal(value, table.c[name].type) for name, value in same.items()}
 
     def make(values: Values) -> sa.UpdateBase:
-        columns = [values[name] for name in names]
-        if isinstance(columns[0], sa.BindParameter):
-            return sa.insert(table).values({name: values[name] for name in names})
-        return sa.insert(table).from_select(list(names), sa.select(*columns))
+        columns = {**values, **constants}
+        if any(isinstance(value, sa.BindParameter) for value in values.values()):
+            return sa.insert(table).values(columns)
+        return sa.insert(table).from_select(list(columns), sa.select(*columns.values()))
 
     return Bulk({name: table.c[name].type for name in names}, make)

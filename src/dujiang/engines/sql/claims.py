@@ -6,6 +6,7 @@ worker, and a crash frees nothing that still runs at the vendor. Where other bat
 takes its share of the places and leaves the rest to them (`lines`).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,10 +21,11 @@ from dujiang.domain.rests import Rest, Subject
 from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
 from dujiang.engines.sql import beliefs as beliefs_of
 from dujiang.engines.sql import budgets
+from dujiang.engines.sql.bulk import Bulk, insertion
 from dujiang.engines.sql.lanes import EVERYTHING_PAUSED, ORDER_S
 from dujiang.engines.sql.lines import Lines
 from dujiang.engines.sql.paces import pace_of, store_pace
-from dujiang.engines.sql.records import note, subjects
+from dujiang.engines.sql.records import note_all, subjects
 from dujiang.engines.sql.rows import IN_ORDER, TASK_ROWS, in_line, rest_of, task_of
 from dujiang.engines.sql.schema import accounts, attempts, batches, lanes, rests, tasks
 from dujiang.engines.sql.turns import Queue
@@ -44,18 +46,28 @@ _HEAD: Final = (
     .limit(sa.bindparam("at_most"))
     .with_for_update(of=tasks, skip_locked=True)
 )
-_CLAIM: Final = (
-    sa.update(tasks)
-    .where(tasks.c.id == sa.bindparam("task_id"), tasks.c.version == sa.bindparam("held_version"))
-    .values(
-        state=State.SUBMITTING.value,
-        version=tasks.c.version + 1,
-        owner=sa.bindparam("worker"),
-        attempt=sa.bindparam("number"),
-        updated_at=sa.bindparam("now"),
-    )
+_CLAIM: Final = Bulk(
+    {"task_id": tasks.c.id.type, "held_version": tasks.c.version.type}
+    | {f"new_{name}": tasks.c[name].type for name in ("version", "owner", "attempt", "updated_at")},
+    lambda values: (
+        sa.update(tasks)
+        .where(tasks.c.id == values["task_id"], tasks.c.version == values["held_version"])
+        .values(
+            state=State.SUBMITTING.value,
+            version=values["new_version"],
+            owner=values["new_owner"],
+            attempt=values["new_attempt"],
+            updated_at=values["new_updated_at"],
+        )
+    ),
 )
-_ATTEMPT: Final = sa.insert(attempts)
+_ATTEMPTS: Final = insertion(
+    attempts,
+    ("task_id", "number", "lane_id", "key_fingerprint", "worker", "looking", "kind", "sent_at", "images"),
+    slot_until=HELD_UNTIL_TOLD,
+    slot_for_s=0.0,
+    outcome=Outcome.OPEN.value,
+)
 _RESTS: Final = sa.select(rests)
 _NEXT_SLOT: Final = sa.select(sa.func.min(attempts.c.slot_until)).where(
     attempts.c.lane_id == sa.bindparam("lane"),
@@ -217,18 +229,14 @@ class _Claiming:
 
     def _take_heads(self, offer: Offer, room: Room) -> int:
         """Take so many tasks from the head of the line; how many there were, and could be paid for."""
-        taken = 0
-        for row in self._connection.execute(_HEAD, self._line(offer, room.wanted)).mappings().all():
-            task = task_of(row)
-            if not self._pay(offer, task.request.images):
-                break
-            self._claimed.append(_take(self._connection, task, offer, self._worker, self._now, room))
-            taken += 1
-        if taken:
+        heads = [task_of(row) for row in self._connection.execute(_HEAD, self._line(offer, room.wanted)).mappings()]
+        paid = list(itertools.takewhile(lambda task: self._pay(offer, task.request.images), heads))
+        if paid:
+            self._claimed += _take(self._connection, paid, offer, self._worker, self._now, room)
             self._lines.served(offer)
             self._queue.served(offer)
             self._sent(offer)
-        return taken
+        return len(paid)
 
     def _line(self, offer: Offer, at_most: int) -> dict[str, Any]:
         return {"batch": self._batch_id, "req_key": offer.lane.req_key, "at_most": at_most}
@@ -343,19 +351,33 @@ def _somebody_looks(connection: sa.Connection, rest: Rest, lane_id: int, now: fl
     return connection.execute(found).first() is not None
 
 
-def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, now: float, room: Room) -> Task:
-    number = (task.attempt.number if task.attempt else 0) + 1
-    moved = after(task, Claimed(number, offer.lane.id))
-    taken = connection.execute(
-        _CLAIM,
-        {"task_id": task.id, "held_version": task.version, "worker": worker.id, "number": number, "now": now},
-    )
-    if not taken.rowcount:
-        raise StaleTask(f"task {task.id} has moved on")
-    connection.execute(_ATTEMPT, _attempt_row(task, number, offer, worker, now, room))
+def _take(
+    connection: sa.Connection, heads: Sequence[Task], offer: Offer, worker: Worker, now: float, room: Room
+) -> list[Task]:
+    claimed = [_claimed(task, offer, now, room) for task in heads]
+    moves = [
+        {
+            "task_id": task.id,
+            "held_version": task.version,
+            "new_version": moved.version,
+            "new_owner": worker.id,
+            "new_attempt": event.number,
+            "new_updated_at": now,
+        }
+        for task, (moved, event) in zip(heads, claimed, strict=True)
+    ]
+    if _CLAIM.run(connection, moves) != len(moves):
+        raise StaleTask("tasks have moved on that were locked")
+    _ATTEMPTS.run(connection, [_attempt_row(task, offer, worker, now, room) for task, _ in claimed])
+    note_all(connection, claimed, now)
+    return [task for task, _ in claimed]
+
+
+def _claimed(task: Task, offer: Offer, now: float, room: Room) -> tuple[Task, Claimed]:
     lane = offer.lane
+    event = Claimed((task.attempt.number if task.attempt else 0) + 1, lane.id)
     attempt = Attempt(
-        number=number,
+        number=event.number,
         lane_id=lane.id,
         account_id=lane.account_id,
         account=lane.account,
@@ -366,23 +388,19 @@ def _take(connection: sa.Connection, task: Task, offer: Offer, worker: Worker, n
         looking=room.looking,
         kind=room.kind,
     )
-    moved = replace(moved, attempt=attempt)
-    note(connection, moved, Claimed(number, lane.id), now)
-    return moved
+    return replace(after(task, event), attempt=attempt), event
 
 
-def _attempt_row(task: Task, number: int, offer: Offer, worker: Worker, now: float, room: Room) -> dict[str, Any]:
+def _attempt_row(task: Task, offer: Offer, worker: Worker, now: float, room: Room) -> dict[str, Any]:
+    assert task.attempt is not None, "it has just been claimed"
     return {
         "task_id": task.id,
-        "number": number,
+        "number": task.attempt.number,
         "lane_id": offer.lane.id,
         "key_fingerprint": offer.key_fingerprint,
         "worker": worker.id,
         "looking": room.looking,
         "kind": room.kind.value if room.kind else None,
         "sent_at": now,
-        "slot_until": HELD_UNTIL_TOLD,
-        "slot_for_s": 0.0,
-        "outcome": Outcome.OPEN.value,
         "images": task.request.images,
     }

@@ -10,7 +10,7 @@ from dujiang.domain import lifecycle as life
 from dujiang.domain.errors import DujiangError, StaleTask, UnlawfulEvent
 from dujiang.domain.lifecycle import HELD, Event, State, heeding_cancel
 from dujiang.domain.rests import RestOrder, Subject
-from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Settlement, Task, after, settlement
+from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Outcome, Settlement, Task, after, settlement
 from dujiang.engines.sql import budgets
 from dujiang.engines.sql.beliefs import learn
 from dujiang.engines.sql.bulk import Bulk, Types, Values, insertion
@@ -57,8 +57,6 @@ _ATTEMPT_TYPES: Final[Types] = {
     "of_task": sa.Integer(),
     "of_number": sa.Integer(),
     "now": sa.Float(),
-    "new_outcome": sa.Text(),
-    "new_slot_until": sa.Float(),
 }
 _ACCEPTED: Final = Bulk(
     {**_ATTEMPT_TYPES, "new_job_id": sa.Text(), "new_request_id": sa.Text()},
@@ -66,8 +64,8 @@ _ACCEPTED: Final = Bulk(
         sa.update(attempts)
         .where(*_of_attempt(values))
         .values(
-            outcome=values["new_outcome"],
-            slot_until=values["new_slot_until"],
+            outcome=Outcome.RUNNING.value,
+            slot_until=HELD_UNTIL_TOLD,
             slot_for_s=0.0,
             ended_at=None,
             accepted_at=sa.func.coalesce(attempts.c.accepted_at, values["now"]),
@@ -77,7 +75,14 @@ _ACCEPTED: Final = Bulk(
     ),
 )
 _SETTLED: Final = Bulk(
-    {**_ATTEMPT_TYPES, "new_slot_for_s": sa.Float(), "new_run_s": sa.Float(), "new_images": sa.Integer()},
+    {
+        **_ATTEMPT_TYPES,
+        "new_outcome": attempts.c.outcome.type,
+        "new_slot_until": sa.Float(),
+        "new_slot_for_s": sa.Float(),
+        "new_run_s": sa.Float(),
+        "new_images": sa.Integer(),
+    },
     lambda values: (
         sa.update(attempts)
         .where(*_of_attempt(values))
@@ -183,6 +188,8 @@ def _apply(connection: sa.Connection, moves: Sequence[_Move], now: float) -> Non
             too_fast(connection, attempt.account_id, now, recording.learning.scale)
     for move in moves:
         _tell_of_rests(connection, move, now)
+    if any(isinstance(move.heeded, life.Saved) for move in moves):
+        end_rest(connection, Subject.DISK, "*")
 
 
 def _lane_of(move: _Move) -> int:
@@ -199,8 +206,6 @@ def _tell_of_rests(connection: sa.Connection, move: _Move, now: float) -> None:
     task, order = move.recording.task, move.recording.order
     if order is not None:
         rest(connection, order, now)
-    if isinstance(move.heeded, life.Saved):
-        end_rest(connection, Subject.DISK, "*")
     if task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking:
         _end_rests_refuted(connection, task, move.heeded, order)
 
@@ -232,12 +237,10 @@ def _settle(connection: sa.Connection, recordings: Sequence[Recording], now: flo
         settled = settlement(task, event)
         if settled is None or task.attempt is None:
             continue
-        these = {"of_task": task.id, "of_number": task.attempt.number, "now": now, "new_outcome": settled.outcome.value}
+        these = {"of_task": task.id, "of_number": task.attempt.number, "now": now}
         if isinstance(event, life.Accepted | life.JobFound):
             request_id = event.request_id if isinstance(event, life.Accepted) else None
-            accepted.append(
-                these | {"new_slot_until": HELD_UNTIL_TOLD, "new_job_id": event.job_id, "new_request_id": request_id}
-            )
+            accepted.append(these | {"new_job_id": event.job_id, "new_request_id": request_id})
             continue
         images = len(event.urls) if isinstance(event, life.Rendered) else _reserved(task, settled)
         # As long as nothing was delivered the row has what was reserved; then another number may be there.
@@ -246,6 +249,7 @@ def _settle(connection: sa.Connection, recordings: Sequence[Recording], now: flo
         ended.append(
             these
             | {
+                "new_outcome": settled.outcome.value,
                 "new_slot_until": _slot_until(task, event, settled, now),
                 "new_slot_for_s": settled.slot_for_s,
                 "new_run_s": event.run_s if isinstance(event, life.Rendered) else None,
