@@ -1732,6 +1732,25 @@ async def test_a_change_that_fails_hurts_no_other_of_its_group(bench: Bench) -> 
     assert all(bench.history(task) == ["Claimed", "Accepted"] for task in found)
 
 
+async def test_a_group_of_different_events_leaves_each_task_as_its_own_left_it(bench: Bench) -> None:
+    await bench.rows(*range(3))
+    lost, accepted, postponed = await bench.claim()
+
+    results = await asyncio.gather(
+        bench.record(lost, life.Unanswered("timeout", "它说“\\u0000” 'x'\n{}", slot_for_s=inf)),
+        bench.record(accepted, life.Accepted("job")),
+        bench.record(postponed, life.Postponed("slot")),
+    )
+
+    assert [task.state for task in results] == [State.IN_DOUBT, State.GENERATING, State.READY]
+    for task in results:
+        found = await bench.engine.task(task.id)
+        assert found is not None
+        assert (found.state, found.version, found.error_message) == (task.state, task.version, task.error_message)
+    stored = {row["task_id"]: row["slot_until"] for row in bench.everything()["attempts"]}
+    assert (stored[lost.id], stored[accepted.id], stored[postponed.id]) == (inf, inf, 0.0)
+
+
 async def test_a_result_comes_only_after_the_commit(bench: Bench) -> None:
     """Another connection sees what was recorded as soon as `record` returns."""
     await bench.rows(*range(50))
