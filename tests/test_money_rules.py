@@ -870,6 +870,22 @@ async def test_rule_08_a_job_that_was_answered_for_after_its_task_was_taken_over
     assert (told["task"], told["job"]) == (1, "job-1")
 
 
+async def test_rule_08_what_is_learned_of_a_task_after_its_takeover_is_told_and_not_recorded(tmp_path: Path) -> None:
+    async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        await stage.start()
+        await stage.clock.sleep(5)
+        assert (await stage.task("a")).state is State.GENERATING
+        other = Worker("other", "elsewhere", 1, stage.clock.now())
+        await stage.elsewhere.register(other)
+        await stage.elsewhere.adopt(other, stage.worker._presence.worker, lambda lane: 600.0)
+        taken_over = await stage.task("a")
+        await stage.clock.sleep(20)  # less than the other's lease
+
+        assert await stage.task("a") == taken_over
+    (told,) = [fields for name, fields in stage.log.told if name == "task_too_late"]
+    assert (told["task"], told["event_type"]) == (1, "Rendered")
+
+
 async def held_by(stage: Rehearsal, worker: Worker, prompt: str) -> None:
     """`worker` has claimed the batch's first task."""
     await stage.engine.register(worker)

@@ -7,6 +7,7 @@ whoever wrote after its tasks were taken over is seen, and whoever tried in vain
 import asyncio
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ VENDOR: Final[Mapping[str, Any]] = {
 }
 LOOK_EVERY_S: Final = 0.05
 BATCH: Final = "storm"
+_TOO_LATE: Final = re.compile("had been taken over by others|after others had taken it over")
 NOBODY: Final = ""
 
 _NOTE_WRITES: Final = (
@@ -57,20 +59,9 @@ _NOTE_WRITES: Final = (
             coalesce(line->>'task_id', line->>'id')::int, line->>'type', line::text);
         RETURN NULL;
     END $$""",
-    # A sequence, as what is refused is undone, and a sequence is not.
-    """CREATE FUNCTION fleet_refused() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF NOT EXISTS (SELECT 1 FROM moved) THEN
-            PERFORM nextval(oid::regclass) FROM pg_class
-            WHERE relkind = 'S' AND relname = 'refused_' || current_setting('fleet.who', true);
-        END IF;
-        RETURN NULL;
-    END $$""",
     "CREATE TRIGGER wrote AFTER INSERT OR UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION fleet_wrote()",
     "CREATE TRIGGER wrote AFTER INSERT OR UPDATE ON attempts FOR EACH ROW EXECUTE FUNCTION fleet_wrote()",
     "CREATE TRIGGER wrote AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION fleet_wrote()",
-    """CREATE TRIGGER refused AFTER UPDATE ON tasks REFERENCING NEW TABLE AS moved
-    FOR EACH STATEMENT EXECUTE FUNCTION fleet_refused()""",
 )
 
 
@@ -122,7 +113,14 @@ class Machine:
 
     def story(self) -> str:
         """The end of what it said."""
-        return self.log.read_text("utf-8", "replace")[-3000:]
+        return self._said()[-3000:]
+
+    def refused_writes(self) -> int:
+        """How often it says that it came too late to write about a task."""
+        return len(_TOO_LATE.findall(self._said()))
+
+    def _said(self) -> str:
+        return self.log.read_text("utf-8", "replace")
 
 
 @dataclass
@@ -221,11 +219,6 @@ class Fleet:
         """The first value of the answer, with the workers at work."""
         with self._database.connect() as connection:
             return connection.execute(sa.text(query), values).scalar()
-
-    def order(self, statement: str) -> None:
-        """Change the database."""
-        with self._database.begin() as connection:
-            connection.exec_driver_sql(statement)
 
     def until(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
         """Look until it is so. A database that is away is looked at again; a worker that ended is told at once.

@@ -88,6 +88,7 @@ class FleetStorm:
         self._fleet = fleet
         self._chance = random.Random(plan.seed)
         self._frozen: Machine | None = None
+        self._came_back: Machine | None = None
         self.figures = FleetFigures(plan.seed)
 
     def blow(self) -> FleetFigures:
@@ -156,12 +157,9 @@ class FleetStorm:
             return
         self._pass(max(0.0, left_s))
         fleet.until(lambda: not fleet.holds(frozen), f"{frozen.who} was taken over")
-        sequence = f"refused_{frozen.who}"
-        fleet.order(f"CREATE SEQUENCE {sequence}")
         self.figures.frozen_s = frozen.thaw()
-        fleet.until(lambda: fleet.ask(f"SELECT is_called FROM {sequence}"), f"{frozen.who} tries to write")
-        self._frozen_sequence = sequence
-        self._frozen = None
+        fleet.until(lambda: frozen.refused_writes() > 0, f"{frozen.who} tries to write")
+        self._came_back, self._frozen = frozen, None
 
     # -- rows
 
@@ -183,7 +181,8 @@ class FleetStorm:
         figures.charges, figures.faults = left.ledger["charged"], dict(left.ledger["faults"])
         figures.most_at_vendor = max(left.ledger["max_running"].values())
         figures.took_over, figures.from_living = takeovers(fleet.database_url, fleet.gone)
-        figures.refused_writes = fleet.ask(f"SELECT last_value FROM {self._frozen_sequence}")
+        assert self._came_back is not None, "one is frozen by the first kill, and thawed by the last"
+        figures.refused_writes = self._came_back.refused_writes()
         figures.late = late_writes(fleet.database_url)
         require(left, resolved=True)
 

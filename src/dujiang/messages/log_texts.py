@@ -55,6 +55,10 @@ LOG_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "task {task} was accepted as job {job}, after others had taken it over. If it is in doubt:"
         " dujiang resolve {task} found {job}",
     ),
+    "log_task_too_late": (
+        "任务 {task} 已被别的程序接管：这里的结果（{event_type}）不记录，由对方继续",
+        "task {task} had been taken over by others: what came of it here ({event_type}) is not recorded",
+    ),
     "log_link_refused": (
         "任务 {task} 的参考图无法下载（{reason}），检查并重新发布",
         "a reference of task {task} can't be fetched ({reason}): it is checked and published again",

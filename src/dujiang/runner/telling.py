@@ -138,6 +138,8 @@ class Teller:
         """Somebody else has taken the task over. A job that nobody else has heard of must be known to a person."""
         if isinstance(event, life.Accepted):
             self._tell("submit_too_late", before, job=event.job_id, request=event.request_id or "")
+        else:
+            self._tell("task_too_late", before, event_type=type(event).__name__)
 
     def rests(self, order: RestOrder, rests: Collection[Rest]) -> None:
         """Somebody rests: which try it was of how many, and how long the wait is."""

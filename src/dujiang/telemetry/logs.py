@@ -49,6 +49,7 @@ LEVELS: Final[dict[str, int]] = {
     "submit_refused": INFO,
     "submit_unanswered": WARNING,
     "submit_too_late": WARNING,
+    "task_too_late": INFO,
     "link_refused": WARNING,
     "output_refused": WARNING,
     "job_done": INFO,
