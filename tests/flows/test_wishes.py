@@ -4,10 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dujiang.domain.errors import EndpointDown, LaneFull, StoreError
 from dujiang.domain.lifecycle import State
 from dujiang.domain.limits import FixedLimit
+from dujiang.engines.sql.schema import workers
+from dujiang.ports import Worker
 from dujiang.runner.worker import RunEnd
 from dujiang.testing import rehearsal
 
@@ -299,6 +302,40 @@ async def test_a_heart_that_stops_is_told_and_not_lived_with(tmp_path: Path) -> 
             await running
 
     assert stage.clock.elapsed() < 15
+
+
+async def test_whoever_left_is_not_called_back_by_its_last_sign_of_life(tmp_path: Path) -> None:
+    calls: list[str] = []
+    async with rehearsal(tmp_path, ["a"], limit=1) as stage:
+        stage.provider.on("a", run_s=600)
+        running = await stage.start()
+        began, goes_on, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        engine = stage.worker._engine
+        heartbeat, unregister = engine.heartbeat, engine.unregister
+
+        async def slow(worker: Worker) -> bool:
+            began.set()
+            await goes_on.wait()
+            calls.append("heartbeat")
+            return await heartbeat(worker)
+
+        async def noted(worker: Worker) -> None:
+            calls.append("unregister")
+            await unregister(worker)
+            left.set()
+
+        engine.heartbeat, engine.unregister = slow, noted  # type: ignore[method-assign]
+        await began.wait()
+        stage.worker.leave()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        goes_on.set()
+        assert await running is RunEnd.INTERRUPTED
+        await left.wait()
+
+        assert calls == ["heartbeat", "unregister"]
+        mine = sa.select(workers.c.ended_at).where(workers.c.id == stage.worker._presence.worker.id)
+        assert await stage.elsewhere.reading(lambda connection: connection.scalar(mine)) is not None
 
 
 async def test_who_leaves_before_anything_has_begun_is_interrupted_and_has_no_rate(tmp_path: Path) -> None:

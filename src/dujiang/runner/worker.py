@@ -133,6 +133,8 @@ class BatchWorker:
         self._quick = False
         self._leaving = False
         self._main: asyncio.Task[object] | None = None
+        self._signs: set[asyncio.Future[bool]] = set()
+        """Signs of life on their way into the database."""
         self._flows: dict[str, Flow] = {}
         self.over: asyncio.Queue[Batch] = asyncio.Queue()
         """Batches that have come to their end while this worker worked on all there are."""
@@ -200,7 +202,7 @@ class BatchWorker:
                 doing.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
             with suppress(StoreError, TimeoutError):  # its free lock, or its silence, tells as much
-                await asyncio.wait_for(self._engine.unregister(self._presence.worker), FAREWELL_S)
+                await asyncio.wait_for(self._bid_farewell(), FAREWELL_S)
 
     async def watch(self, batch: Batch) -> RunEnd:
         """Work on nothing: wait until others have brought the batch to its end, or until `stop`."""
@@ -227,9 +229,17 @@ class BatchWorker:
 
     async def _show_life(self) -> None:
         at = Moment.of(self._clock)
-        if not await self._engine.heartbeat(self._presence.worker):
+        sign = asyncio.ensure_future(self._engine.heartbeat(self._presence.worker))
+        self._signs.add(sign)
+        sign.add_done_callback(self._signs.discard)
+        if not await asyncio.shield(sign):
             self._log.tell("lease_lost")
         self._seen_at = at
+
+    async def _bid_farewell(self) -> None:
+        """Behind the last sign of life: on its way into the database it would call the dead back."""
+        await asyncio.gather(*self._signs, return_exceptions=True)
+        await self._engine.unregister(self._presence.worker)
 
     async def _run_safely(self) -> RunEnd:
         try:
