@@ -17,6 +17,7 @@ COPY --from=build /opt/dujiang /opt/dujiang
 ENV PATH=/opt/dujiang/bin:$PATH DUJIANG_HOME=/var/lib/dujiang PYTHONUNBUFFERED=1
 USER dujiang
 WORKDIR /pictures
-HEALTHCHECK --interval=30s --timeout=15s --start-period=30s --retries=3 CMD ["dujiang", "workers", "check"]
+# Workers of one machine share a home folder, so the check names the one of this container: HOST-PID, and it is process 1.
+HEALTHCHECK --interval=30s --timeout=15s --start-period=30s --retries=3 CMD dujiang workers check "$(hostname)-1"
 ENTRYPOINT ["dujiang"]
 CMD ["worker"]

@@ -1,5 +1,6 @@
 """`dujiang worker` and who asks whether it lives."""
 
+import platform
 import signal
 import sqlite3
 from contextlib import closing
@@ -25,6 +26,23 @@ def test_a_health_check_is_told_whether_the_worker_of_this_folder_lives(
     assert (before.code, lives.code, named.code, other.code, after.code) == (1, 0, 0, 1, 1)
     assert "no such worker" in before.err
     assert ended.code == 7
+
+
+@needs_signals
+def test_of_two_workers_of_one_folder_the_one_is_well_that_works(studio: Studio, vendor: RunningSimulator) -> None:
+    """The image's health check relies on the name: containers of one machine share a home folder."""
+    one, two = (studio.start("worker", DUJIANG_LEASE=3600) for _ in "12")
+    for process in (one, two):
+        process.until("works")
+    one.interrupt(signal.SIGTERM)
+    one.end()
+
+    here = platform.node()
+    well = [studio.run("workers", "check", f"{here}-{each.process.pid}").code for each in (one, two)]
+    two.interrupt(signal.SIGTERM)
+    two.end()
+
+    assert well == [1, 0]
 
 
 def test_a_worker_that_is_silent_for_its_lease_is_not_well(studio: Studio, vendor: RunningSimulator) -> None:
