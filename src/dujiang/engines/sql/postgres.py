@@ -250,7 +250,8 @@ class Transactions:
 class Listener:
     """Hears of other programs' changes (LISTEN). While it can't, something may always have changed.
 
-    It hears itself first: a pooler that shares connections takes a LISTEN and tells nobody.
+    A pooler that shares connections takes a LISTEN and may tell nobody, or anybody: it is known by the number that it
+    gives the session, which isn't the server's. Whoever has none in between hears itself first.
     """
 
     def __init__(self, database: sa.Engine, who: str) -> None:
@@ -290,6 +291,9 @@ class Listener:
         raw.detach()  # it is no use to anybody else
         try:
             connection.autocommit = True
+            (server_pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+            if server_pid != connection.info.backend_pid:
+                return DEAF_FOR_S
             connection.execute(f"LISTEN {CHANNEL}")
             connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._who))
             if not any(heard.payload == self._who for heard in connection.notifies(timeout=HEARD_WITHIN_S)):
