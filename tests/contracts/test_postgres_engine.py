@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -14,11 +15,12 @@ from dujiang.engines.sql import postgres as postgres_engine
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.postgres import Transactions
+from dujiang.engines.sql.refusals import DatabaseRefused
 from dujiang.engines.sql.schema import last_commits, switches
-from tests.builders import StillClock
+from tests.builders import StillClock, a_request, a_row
 from tests.conftest import emptied
 from tests.contracts.bench import Bench, Store
-from tests.postgres import OwnServer, own_server
+from tests.postgres import MakeDatabase, OwnServer, own_server
 
 
 @pytest_asyncio.fixture
@@ -184,3 +186,40 @@ async def test_a_program_that_ends_leaves_no_token(database: sa.Engine) -> None:
     with database.connect() as connection:
         mine = connection.execute(sa.select(last_commits.c.place)).scalars().all()
     assert len({place.split()[0] for place in mine}) <= 1, "only the engine of the bench is left"
+
+
+# -- Encodings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ascii_database(fresh_database: MakeDatabase) -> Iterator[str]:
+    """A database that knows no characters, as a server makes it that was set up without a language."""
+    around = sa.make_url(fresh_database())
+    name = f"{around.database}_ascii"
+    database = sa.create_engine(around, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    with database.connect() as connection:
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        yield around.set(database=name).render_as_string(hide_password=False)
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_that_has_no_room_for_every_prompt_is_refused(ascii_database: str) -> None:
+    with pytest.raises(DatabaseRefused) as refused:
+        connect(ascii_database)
+
+    assert (refused.value.why, refused.value.fields["found"]) == ("database_not_utf8", "SQL_ASCII")
+    assert postgres_engine.revision_of(sa.make_url(ascii_database)) is None
+
+
+async def test_prompts_are_in_any_language_whatever_the_surroundings_say(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    elsewhere = bench.open_engine()
+
+    await elsewhere.enqueue("b", [replace(a_row(1), request=a_request("都江堰的春天 🌸"))])
+
+    (task,) = await bench.claim()
+    assert task.request.prompt == "都江堰的春天 🌸"

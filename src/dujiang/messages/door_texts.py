@@ -530,6 +530,12 @@ DOOR_TEXTS: Final[dict[str, tuple[str, str]]] = {
         "连不上数据库 {url}（{reason}）",
         "the database {url} can't be reached ({reason})",
     ),
+    "database_not_utf8": (
+        "数据库 {url} 的编码是 {found}，存不下所有提示词。"
+        "请新建一个：createdb --encoding=UTF8 --template=template0 库名",
+        "the database {url} is encoded in {found}, which has no room for every prompt."
+        " Make another: createdb --encoding=UTF8 --template=template0 NAME",
+    ),
     "database_unreadable": (
         "数据库 {path} 打不开（{reason}）。请检查路径和权限；如果文件损坏，请从备份恢复",
         "the database {path} can't be opened ({reason}). Check path and permissions; restore a backup if it is damaged",

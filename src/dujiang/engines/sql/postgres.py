@@ -36,6 +36,7 @@ from dujiang.engines.sql.revisions import migrate, schema_revision
 T = TypeVar("T")
 
 CONNECT_S: Final = 10
+IN_UTF8: Final = {"client_encoding": "utf8"}  # the driver would take what the database, or PGCLIENTENCODING, has
 STATEMENT_S: Final = 30
 LOCK_S: Final = 10
 IDLE_S: Final = 3
@@ -95,12 +96,14 @@ def connect(url: sa.URL) -> sa.Engine:
             "tcp_user_timeout": GONE_AFTER_MS,
             "prepare_threshold": None,
             "application_name": "dujiang",
+            **IN_UTF8,
         },
         pool_size=AT_ONCE,
         max_overflow=AT_ONCE,
         pool_recycle=1800,
     )
     try:
+        _check_encoding(database, url)
         migrate(database, _shown(url), lock=_MIGRATE_ALONE)
     except DBAPIError as error:
         database.dispose()
@@ -111,13 +114,23 @@ def connect(url: sa.URL) -> sa.Engine:
     return database
 
 
+def _check_encoding(database: sa.Engine, url: sa.URL) -> None:
+    """Any prompt must have room in it."""
+    with database.connect() as connection:
+        found = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if found != "UTF8":
+        raise DatabaseRefused("not_utf8", url=_shown(url), found=found)
+
+
 def _shown(url: sa.URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
 def revision_of(url: sa.URL) -> str | None:
     """The same of the database at `url`; None if it can't be reached either."""
-    database = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": CONNECT_S})
+    database = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": CONNECT_S, **IN_UTF8}
+    )
     try:
         return schema_revision(database)
     except DBAPIError:
