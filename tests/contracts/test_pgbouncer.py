@@ -1,6 +1,7 @@
 """Behind PgBouncer in transaction mode: two connections to the server for whoever comes."""
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs PgBouncer: apt in
 
 SETTINGS = """
 [databases]
-* = host={server.host} port={server.port} user={server.username}
+* = host={server.host} port={server.port} user={server.username} {password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -44,11 +45,15 @@ def pooled(one_database: str) -> Iterator[str]:
         port = free.getsockname()[1]
     with TemporaryDirectory(prefix="dujiang-pgbouncer-", dir="/tmp") as folder:
         settings = Path(folder, "pgbouncer.ini")
-        settings.write_text(SETTINGS.format(server=url, port=port), "utf-8")
-        Path(folder).chmod(0o755)  # as root it is started as somebody else: it refuses to be root, too
+        password = f"password={url.password}" if url.password else ""
+        settings.write_text(SETTINGS.format(server=url, password=password, port=port), "utf-8")
+        binaries = installed_binaries()
+        if binaries.owner:  # it refuses to be root, too
+            for path in (folder, settings):
+                os.chown(path, *binaries.owner)
         assert PROGRAM is not None
         with subprocess.Popen(
-            [PROGRAM, "-q", settings], stderr=subprocess.DEVNULL, **installed_binaries().circumstances()
+            [PROGRAM, "-q", settings], stderr=subprocess.DEVNULL, **binaries.circumstances()
         ) as process:
             _until_it_answers(port)
             yield url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)

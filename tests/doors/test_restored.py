@@ -33,12 +33,14 @@ def test_what_was_submitted_since_the_backup_is_not_submitted_again_by_itself(
     home = studio.folder / ("second" if elsewhere else "home")
     (home / "dujiang.db").write_bytes(backup.read_bytes())
     refused = [studio.run(*words) for words in (["run", "cats.csv"], ["worker"], ["batch", "resume", "cats"])]
+    examined = studio.run("doctor", "--json")
     looked = studio.run("batch", "show", "cats", "--json")
     taken_over = studio.run("restored")
     shown = studio.run("batch", "show", "cats", "--json").json
 
     assert [told.code for told in refused] == [2, 2, 2]
     assert all("dujiang restored" in told.err for told in refused)
+    assert "dujiang restored" in examined.out
     assert looked.json["counts"] == {"ready": 3}
     assert "Paused" in taken_over.err
     assert "cats" in taken_over.err

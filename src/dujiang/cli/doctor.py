@@ -84,7 +84,7 @@ def _checks(out: Path, home: Path | None) -> Iterator[Check]:
     yield from _proxies(settings)
     yield from asyncio.run(_vendor(settings))
     yield asyncio.run(_host(settings))
-    yield from (_disk(out), _database(settings))
+    yield from (_disk(out), asyncio.run(_database(settings)))
 
 
 def _unknown_variables() -> list[str]:
@@ -165,11 +165,10 @@ def _disk(out: Path) -> Check:
     return Check("disk", free >= LOW_GB, text(code, path=folder, free=f"{free:.1f}"))
 
 
-def _database(settings: Settings) -> Check:
-    from dujiang.engines.sql.database import connect
-
+async def _database(settings: Settings) -> Check:
     try:
-        connect(settings.database).dispose()
+        async with wiring.open_engine(settings):
+            pass
     except DujiangError as error:
         return Check("database", False, describe(error))
     return Check("database", True, text("doctor_database_ok", path=settings.shown_database, schema=REVISION))
