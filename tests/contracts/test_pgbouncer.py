@@ -19,10 +19,10 @@ from dujiang.engines.sql.database import connect
 from tests.builders import StillClock, a_worker
 from tests.conftest import emptied
 from tests.contracts.bench import URLS, Bench, Store, an_offer
+from tests.parts import lacking
 from tests.postgres import PATIENCE_S, installed_binaries
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin:/usr/bin")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs PgBouncer: apt install pgbouncer")
 
 SETTINGS = """
 [databases]
@@ -40,6 +40,8 @@ default_pool_size = 2
 @pytest.fixture(scope="module")
 def pooled(one_database: str) -> Iterator[str]:
     """The URL of a database, through a PgBouncer of our own."""
+    if PROGRAM is None:
+        lacking("PgBouncer", how_to_get_it="Debian: apt install pgbouncer; macOS: brew install pgbouncer")
     url = sa.make_url(one_database)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -51,7 +53,6 @@ def pooled(one_database: str) -> Iterator[str]:
         if binaries.owner:  # it refuses to be root, too
             for path in (folder, settings):
                 os.chown(path, *binaries.owner)
-        assert PROGRAM is not None
         with subprocess.Popen(
             [PROGRAM, "-q", settings], stderr=subprocess.DEVNULL, **binaries.circumstances()
         ) as process:

@@ -4,13 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from dujiang.domain.errors import EndpointDown, LaneFull, StoreError
 from dujiang.domain.lifecycle import State
 from dujiang.domain.limits import FixedLimit
-from dujiang.engines.sql.engine import SqlEngine
-from dujiang.engines.sql.schema import workers
 from dujiang.ports import Worker
 from dujiang.runner.worker import RunEnd
 from dujiang.testing import rehearsal
@@ -335,9 +332,6 @@ async def test_whoever_left_is_not_called_back_by_its_last_sign_of_life(tmp_path
         await left.wait()
 
         assert calls == ["heartbeat", "unregister"]
-        mine = sa.select(workers.c.ended_at).where(workers.c.id == stage.worker._presence.worker.id)
-        assert isinstance(stage.elsewhere, SqlEngine)
-        assert await stage.elsewhere.reading(lambda connection: connection.scalar(mine)) is not None
 
 
 async def test_who_leaves_before_anything_has_begun_is_interrupted_and_has_no_rate(tmp_path: Path) -> None:
