@@ -67,6 +67,28 @@ def test_two_workers_bring_two_batches_home_that_nobody_else_works_on(studio: St
         assert summary["counts"] == {"succeeded": 12}
 
 
+def test_two_runs_and_two_workers_at_once_on_one_file_keep_its_promises(
+    studio: Studio, vendor: RunningSimulator
+) -> None:
+    """Four processes, each of which submits."""
+    both = workers(studio, "one", "two")
+    names = ("cats", "dogs")
+    runs = [
+        studio.start("run", studio.sheet(f"{name}.csv", *(f"{name} {n}" for n in range(15))), "--json")
+        for name in names
+    ]
+    ends = [run.end() for run in runs]
+    for worker in both:
+        worker.interrupt()
+        assert worker.end().code == 7
+
+    assert [(end.code, end.json["counts"]) for end in ends] == [(0, {"succeeded": 15})] * 2
+    assert paid_once(vendor, 30)
+    assert max(vendor.ledger()["max_running"].values()) == 3
+    assert [len(studio.pictures(name)) for name in names] == [15, 15]
+    assert len(studio.rows("SELECT DISTINCT worker FROM attempts")) > 2, "runs and workers had parts of it"
+
+
 def test_a_worker_alone_writes_the_reports_of_a_batch_that_is_over(studio: Studio, vendor: RunningSimulator) -> None:
     sheet = studio.sheet("cats.csv", *(f"cat {n}" for n in range(4)))
     (worker,) = workers(studio, "one")
