@@ -12,7 +12,7 @@ from dujiang.domain.lifecycle import HELD, State
 METADATA: Final = sa.MetaData()
 
 # The newest migration this program knows; `test_migrations` keeps it in step without importing Alembic at every start.
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 
 batches: Final = sa.Table(
     "batches",
@@ -76,8 +76,18 @@ sa.Index(  # the head of the line of one batch and product
     tasks.c.position,
     tasks.c.id,
 )
-sa.Index("ix_tasks_counts", tasks.c.batch_id, tasks.c.newest, tasks.c.state)
 sa.Index("ix_tasks_list", tasks.c.batch_id, tasks.c.newest, tasks.c.id)
+sa.Index("ix_tasks_states", tasks.c.batch_id, tasks.c.newest, tasks.c.state, tasks.c.id)
+sa.Index(
+    "ix_tasks_codes",
+    tasks.c.batch_id,
+    tasks.c.newest,
+    tasks.c.state,
+    tasks.c.error_code,
+    tasks.c.id,
+    sqlite_where=tasks.c.error_code.is_not(None),
+    postgresql_where=tasks.c.error_code.is_not(None),
+)
 sa.Index("ix_tasks_order", tasks.c.batch_id, tasks.c.newest, tasks.c.position, tasks.c.id)
 # Literals, not parameters: a partial index is used only by queries that say the same words.
 IS_HELD: Final = tasks.c.state.in_([sa.literal_column(f"'{state.value}'") for state in sorted(HELD)])
@@ -105,6 +115,18 @@ sa.Index(
 )
 
 sa.Index("ix_tasks_names", tasks.c.batch_id, tasks.c.name_key)
+
+# Its triggers stand in migration 0010. PostgreSQL: several rows of a state, each with what other transactions added.
+task_counts: Final = sa.Table(  # how many of a batch's newest tasks are in each state
+    "task_counts",
+    METADATA,
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id"), primary_key=True),
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("stripe", sa.Integer, primary_key=True),
+    sa.Column("tasks", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+tasks.add_is_dependent_on(task_counts)
 
 attempts: Final = sa.Table(
     "attempts",
