@@ -1610,6 +1610,49 @@ async def test_doubts_come_in_the_order_of_the_file(bench: Bench) -> None:
     assert [task.position for task in await bench.engine.doubts("b")] == [1, 3, 5]
 
 
+@pytest.mark.parametrize("limit", [3, 1000])
+async def test_lists_of_states_and_codes_are_what_is_left_of_the_whole_list(
+    bench: Bench, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dujiang.engines.sql.queries.IN_ONE_LIST", 4)
+    await bench.engine.open_batch(a_batch("other"))
+    await bench.rows(*range(20))
+    await bench.engine.enqueue("other", [a_row(number) for number in range(20)])
+    for batch in ("b", "other"):
+        turn = await bench.engine.claim(bench.worker, [an_offer(bench.lane, at_most=12)], batch)
+        for number, task in enumerate(turn.tasks):
+            await bench.record(
+                task, [life.Failed("x"), life.Failed("y"), life.Blocked("x"), life.Unanswered("x")][number % 4]
+            )
+    await bench.rows(0, 1, 2, digest="2")  # those that failed are not the newest any more
+
+    def listed(**wanted: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        with reading(bench.engine.database) as connection:
+            while page := list_tasks(connection, TaskFilter(**wanted, limit=limit, after_id=last_id(found))):
+                assert len(page) <= limit
+                found += page
+        return found
+
+    def last_id(found: Sequence[dict[str, Any]]) -> int:
+        return found[-1]["id"] if found else 0
+
+    whole = listed()
+    assert len(whole) == 40
+    choices: list[Sequence[State]] = [[], [State.FAILED], [State.FAILED, State.READY, State.LOST], [State.LOST]]
+    for batch_id in (None, "b", "other"):
+        for states in choices:
+            for code in (None, "x", "z"):
+                expected = [
+                    task
+                    for task in whole
+                    if batch_id in {None, task["batch_id"]}
+                    and (not states or task["state"] in states)
+                    and (code is None or (task["error"] and task["error"]["code"] == code))
+                ]
+                assert listed(batch_id=batch_id, states=states, code=code) == expected, (batch_id, states, code)
+
+
 async def asked_until(engine: SqlEngine, answer: bool) -> None:
     """News of a server take a moment; before it is known that they come, something may always have changed.
 
@@ -1947,9 +1990,9 @@ async def test_no_statement_walks_through_all_tasks_or_attempts(bench: Bench) ->
                 assert not step.startswith(walks), (statement, steps)
 
 
-def list_a_page(engine: SqlEngine) -> None:
+def list_a_page(engine: SqlEngine, **more: Any) -> None:
     with reading(engine.database) as connection:
-        list_tasks(connection, TaskFilter(batch_id="b", after_id=3))
+        list_tasks(connection, TaskFilter(batch_id="b", after_id=3, **more))
 
 
 @only_sqlite
@@ -1971,6 +2014,9 @@ def list_a_page(engine: SqlEngine) -> None:
         ("lanes", "ix_attempts_slots (lane_id=? AND slot_until>?)"),
         ("shorten", "ix_attempts_slots (lane_id=? AND slot_until>? AND slot_until<?)"),
         ("list", "ix_tasks_list (batch_id=? AND newest=? AND id>?)"),
+        ("list of a state", "ix_tasks_states (batch_id=? AND newest=? AND state=? AND id>?)"),
+        ("list of states", "COVERING INDEX ix_tasks_states (batch_id=? AND newest=? AND state=? AND id>?)"),
+        ("list of a code", "ix_tasks_codes (batch_id=? AND newest=? AND state=? AND error_code=? AND id>?)"),
         ("prepare", "ix_tasks_line (batch_id=? AND state=? AND req_key=?)"),
         ("prepare", "ix_tasks_prepared (batch_id=? AND state=? AND req_key=?)"),
         ("prepare", "ix_tasks_owner (owner>?)"),
@@ -2000,6 +2046,9 @@ async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, wh
         "lanes": engine.lanes,
         "shorten": engine.shorten_waits,
         "list": lambda: asyncio.to_thread(list_a_page, engine),
+        "list of a state": lambda: asyncio.to_thread(list_a_page, engine, states=[State.READY]),
+        "list of states": lambda: asyncio.to_thread(list_a_page, engine, states=[State.READY, State.SUBMITTING]),
+        "list of a code": lambda: asyncio.to_thread(list_a_page, engine, states=[State.READY], code="x"),
         "prepare": lambda: preparing(bench),
         "published": lambda: engine.published([a_local(1).sha256], "superbed"),
     }
@@ -2013,7 +2062,7 @@ async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, wh
         ]
     steps = [step for plan in plans for step in plan]
     assert any(index in step for step in steps), "\n".join(steps)
-    if what in {"claim", "finished", "run_times", "list", "prepare"}:
+    if what in {"claim", "finished", "run_times", "prepare"} or (what.startswith("list") and what != "list of states"):
         assert not any("TEMP B-TREE" in step for step in steps), "the index gives the order, too"
 
 

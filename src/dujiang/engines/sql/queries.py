@@ -16,9 +16,10 @@ from dujiang.domain.run_times import percentile_s
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql import postgres
 from dujiang.engines.sql.batches import counts
-from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, request_of
+from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, stored_request
 from dujiang.engines.sql.schema import (
     IS_HELD,
+    accounts,
     attempts,
     batches,
     events,
@@ -26,6 +27,7 @@ from dujiang.engines.sql.schema import (
     lanes,
     pruned_attempts,
     references,
+    task_counts,
     tasks,
     workers,
 )
@@ -33,9 +35,35 @@ from dujiang.engines.sql.schema import (
 PAGE: Final = 50
 
 # A task with its newest attempt, and what its batch has to do with why it waits.
-_SHOWN: Final = TASK_ROWS.add_columns(
-    batches.c.name.label("batch"), batches.c.paused, batches.c.max_images, batches.c.images_taken
-).join(batches, batches.c.id == tasks.c.batch_id)
+_COLUMNS: Final = {
+    column.key: column
+    for column in (
+        *(tasks.c[name] for name in ("id", "batch_id", "row", "state", "request", "attempt", "req_key", "priority")),
+        *(tasks.c[name] for name in ("position", "name", "created_at", "updated_at", "error_code", "error_message")),
+        *(tasks.c[name] for name in ("cancel_requested", "retry_of", "files")),
+        *(attempts.c[name] for name in ("job_id", "sent_at", "key_fingerprint", "accepted_at", "ended_at")),
+        attempts.c.request_id,
+        *(batches.c[name] for name in ("paused", "max_images", "images_taken")),
+        batches.c.name.label("batch"),
+        accounts.c.name.label("account"),
+    )
+}
+_SHOWN: Final = TASK_ROWS.with_only_columns(*_COLUMNS.values()).join(batches, batches.c.id == tasks.c.batch_id)
+
+
+def _page(rows: sa.Select[Any], *theirs: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    next_ones = rows.where(tasks.c.newest, tasks.c.id > sa.bindparam("after"), *theirs)
+    return next_ones.order_by(tasks.c.id).limit(sa.bindparam("at_most"))
+
+
+_IN_BATCH: Final = tasks.c.batch_id == sa.bindparam("batch")
+_IN_STATE: Final = tasks.c.state == sa.bindparam("state")
+_WITH_CODE: Final = tasks.c.error_code == sa.bindparam("code")
+_OF_ALL, _OF_BATCH = _page(_SHOWN), _page(_SHOWN, _IN_BATCH)
+_OF_STATE, _OF_CODE = _page(_SHOWN, _IN_BATCH, _IN_STATE), _page(_SHOWN, _IN_BATCH, _IN_STATE, _WITH_CODE)
+_IDS: Final = sa.select(tasks.c.id)
+_IDS_OF_STATE, _IDS_OF_CODE = _page(_IDS, _IN_BATCH, _IN_STATE), _page(_IDS, _IN_BATCH, _IN_STATE, _WITH_CODE)
+_THESE: Final = _SHOWN.where(tasks.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(tasks.c.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +84,36 @@ def reading(database: sa.Engine) -> sa.Connection:
 
 def list_tasks(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, Any]]:
     """One page of newest tasks in the order of their ids; the last id is the key of the next page."""
-    query = _SHOWN.where(tasks.c.newest, tasks.c.id > wanted.after_id).order_by(tasks.c.id).limit(wanted.limit)
+    asked: dict[str, Any] = {"batch": wanted.batch_id, "after": wanted.after_id, "at_most": wanted.limit}
+    if wanted.states or wanted.code is not None:
+        rows = _found(connection, wanted, [asked | place for place in _places(connection, wanted)])
+    else:
+        rows = connection.execute(_OF_ALL if wanted.batch_id is None else _OF_BATCH, asked).all()
+    return _with_uploads(connection, [_shown(row) for row in rows])
+
+
+def _places(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, str]]:
+    """Where to look for tasks that may be few among many: in these states of a batch, or wherever there are any."""
+    if wanted.batch_id is not None and wanted.states:
+        return [{"batch": wanted.batch_id, "state": state.value} for state in wanted.states]
+    query = sa.select(task_counts.c.batch_id, task_counts.c.state)
     if wanted.batch_id is not None:
-        query = query.where(tasks.c.batch_id == wanted.batch_id)
+        query = query.where(task_counts.c.batch_id == wanted.batch_id)
     if wanted.states:
-        query = query.where(tasks.c.state.in_([state.value for state in wanted.states]))
-    if wanted.code is not None:
-        query = query.where(tasks.c.error_code == wanted.code)
-    return _with_uploads(connection, [_shown(row) for row in connection.execute(query).mappings()])
+        query = query.where(task_counts.c.state.in_([state.value for state in wanted.states]))
+    query = query.group_by(*query.selected_columns).having(sa.func.sum(task_counts.c.tasks) > 0)
+    return [{"batch": batch_id, "state": state} for batch_id, state in connection.execute(query)]
+
+
+def _found(connection: sa.Connection, wanted: TaskFilter, places: Sequence[dict[str, Any]]) -> Sequence[sa.Row[Any]]:
+    """The page of all places together: first its ids, then what is shown of them."""
+    page, ids_only = (_OF_STATE, _IDS_OF_STATE) if wanted.code is None else (_OF_CODE, _IDS_OF_CODE)
+    asked = [place | {"code": wanted.code} for place in places] if wanted.code is not None else places
+    if len(asked) == 1:
+        return connection.execute(page, asked[0]).all()
+    ids = sorted({id_ for one in asked for id_ in connection.execute(ids_only, one).scalars()})[: wanted.limit]
+    parts = (ids[start : start + IN_ONE_LIST] for start in range(0, len(ids), IN_ONE_LIST))
+    return [row for part in parts for row in connection.execute(_THESE, {"ids": part})]
 
 
 def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,7 +131,7 @@ def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> lis
 
 def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
     """One task with its attempts and its history."""
-    row = connection.execute(_SHOWN.where(tasks.c.id == task_id)).mappings().one_or_none()
+    row = connection.execute(_SHOWN.where(tasks.c.id == task_id)).one_or_none()
     if row is None:
         return None
     happened = connection.execute(sa.select(events).where(events.c.task_id == task_id).order_by(events.c.id))
@@ -96,39 +146,41 @@ def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
     }
 
 
-def _shown(row: Any) -> dict[str, Any]:
-    request = request_of(row["request"])
+def _shown(row: sa.Row[Any]) -> dict[str, Any]:
+    found = dict(zip(_COLUMNS, row, strict=True))
+    request = stored_request(found["request"])
+    references: list[Any] = request["references"]
     return {
-        "id": row["id"],
-        "batch": row["batch"],
-        "batch_id": row["batch_id"],
-        "row": row["row"],
-        "state": row["state"],
+        "id": found["id"],
+        "batch": found["batch"],
+        "batch_id": found["batch_id"],
+        "row": found["row"],
+        "state": found["state"],
         "reason": None,
-        "prompt": request.prompt,
-        "model": request.model,
-        "parameters": dict(request.parameters),
-        "refs": request.places,
-        "attempt": row["attempt"],
-        "account": row["account"],
-        "lane": lane_name(row["account"], row["req_key"]) if row["account"] else None,
-        "job_id": row["job_id"],
-        "priority": row["priority"],
-        "position": row["position"],
-        "name": row["name"],
-        "created_at": row["created_at"],
-        "updated_at": row["updated_at"],
-        "sent_at": row["sent_at"],
-        "error": {"code": row["error_code"], "message": row["error_message"]} if row["error_code"] else None,
-        "cancel_requested": bool(row["cancel_requested"]),
-        "retry_of": row["retry_of"],
-        "files": json.loads(row["files"] or "[]"),
-        "req_key": row["req_key"],
-        "paused": bool(row["paused"]),
-        "max_images": row["max_images"],
-        "images_taken": row["images_taken"],
-        "images": request.images,
-        "contents": [picture.sha256 for picture in request.local_pictures],
+        "prompt": request["prompt"],
+        "model": request["model"],
+        "parameters": request["parameters"],
+        "refs": [one if isinstance(one, str) else one["path"] for one in references],
+        "attempt": found["attempt"],
+        "account": found["account"],
+        "lane": lane_name(found["account"], found["req_key"]) if found["account"] else None,
+        "job_id": found["job_id"],
+        "priority": found["priority"],
+        "position": found["position"],
+        "name": found["name"],
+        "created_at": found["created_at"],
+        "updated_at": found["updated_at"],
+        "sent_at": found["sent_at"],
+        "error": {"code": found["error_code"], "message": found["error_message"]} if found["error_code"] else None,
+        "cancel_requested": bool(found["cancel_requested"]),
+        "retry_of": found["retry_of"],
+        "files": json.loads(found["files"]) if found["files"] else [],
+        "req_key": found["req_key"],
+        "paused": bool(found["paused"]),
+        "max_images": found["max_images"],
+        "images_taken": found["images_taken"],
+        "images": request["images"],
+        "contents": [one["sha256"] for one in references if not isinstance(one, str)],
         "published": None,
     }
 
@@ -219,21 +271,20 @@ def figures(connection: sa.Connection, batch_id: str) -> Figures:
 def report_rows(connection: sa.Connection, batch_id: str) -> Iterator[dict[str, Any]]:
     """The batch's newest tasks in the order of the file, for manifest and failed.csv; read in pages."""
     position, last_id = -1, -1
+    extra = ("key_fingerprint", "accepted_at", "ended_at", "request_id")
     after = sa.tuple_(tasks.c.position, tasks.c.id) > sa.tuple_(sa.bindparam("position"), sa.bindparam("last_id"))
     query = (
-        _SHOWN.add_columns(attempts.c.ended_at, attempts.c.request_id)
-        .where(tasks.c.batch_id == batch_id, tasks.c.newest, after)
+        _SHOWN.where(tasks.c.batch_id == batch_id, tasks.c.newest, after)
         .order_by(tasks.c.position, tasks.c.id)
         .limit(500)
     )
     while True:
-        page = connection.execute(query, {"position": position, "last_id": last_id}).mappings().all()
+        page = connection.execute(query, {"position": position, "last_id": last_id}).all()
         for row in page:
-            extra = ("key_fingerprint", "accepted_at", "ended_at", "request_id")
-            yield _shown(row) | {name: row[name] for name in extra}
+            yield _shown(row) | {name: getattr(row, name) for name in extra}
         if not page:
             return
-        position, last_id = page[-1]["position"], page[-1]["id"]
+        position, last_id = page[-1].position, page[-1].id
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.schema import accounts, attempts, lanes, tasks
 from dujiang.ports import Worker
 
+# One for a million rows.
 _ENCODED: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=asdict).encode
-"""One encoder for a million rows."""
+_DECODED: Final = json.JSONDecoder().raw_decode
 
 IN_ONE_LIST: Final = 500
 """Values in one IN list: SQLite takes 32,766, and a page of 10,000 tasks has more references."""
@@ -81,9 +82,15 @@ def request_text(request: Request) -> str:
 
 def request_of(stored: str) -> Request:
     """The request that `request_text` stored."""
-    value = json.loads(stored)
+    value = stored_request(stored)
     references = tuple(_reference_of(one) for one in value["references"])
     return Request(value["model"], value["prompt"], value["parameters"], references, int(value["images"]))
+
+
+def stored_request(stored: str) -> dict[str, Any]:
+    """The same as plain values, for whoever shows many."""
+    value: dict[str, Any] = _DECODED(stored)[0]
+    return value
 
 
 def _reference_of(stored: Any) -> Reference:
