@@ -1610,6 +1610,41 @@ async def test_doubts_come_in_the_order_of_the_file(bench: Bench) -> None:
     assert [task.position for task in await bench.engine.doubts("b")] == [1, 3, 5]
 
 
+@pytest.mark.parametrize("bench", ["postgres"], indirect=True)
+async def test_a_task_that_is_claimed_while_its_batch_is_cancelled_is_not_said_to_be_cancelled(bench: Bench) -> None:
+    await bench.rows(1, 2)
+    first, second = [row["id"] for row in bench.read(sa.select(tasks.c.id).order_by(tasks.c.id))]
+    claimed = {"state": "submitting", "version": 1, "owner": "w"}
+
+    with bench.engine.database.connect() as claiming:
+        claiming.execute(sa.update(tasks).where(tasks.c.id == first).values(claimed))
+        cancelling = asyncio.create_task(bench.engine.cancel(batch_id="b"))
+        async with asyncio.timeout(10):
+            while not claiming.exec_driver_sql("SELECT 1 FROM pg_locks WHERE NOT granted").all():
+                await asyncio.sleep(0.01)  # PostgreSQL tells nobody that it waits
+        claiming.commit()
+    done = await cancelling
+
+    assert done == {"cancelled": 1, "requested": 1, "refused": 0}
+    assert bench.history(await bench.task(first)) == ["CancelRequested"]
+    assert bench.history(await bench.task(second)) == ["Cancelled"]
+
+
+async def test_the_products_of_a_batch_are_those_of_its_newest_tasks(bench: Bench) -> None:
+    await bench.engine.open_batch(a_batch("other"))
+    await bench.rows(1, 2, 3, req_key="k")
+    await bench.rows(4, 5, req_key="k2")
+    await bench.rows(6, req_key="a")
+    await bench.rows(7, req_key="z")
+    await bench.engine.enqueue("other", [a_row(1, req_key="k3")])
+    await bench.record((await bench.claim(at_most=1))[0], life.Failed("x"))
+
+    await bench.rows(7, req_key="k", digest="2")
+
+    assert await bench.engine.products("b") == {"a", "k", "k2"}
+    assert await bench.engine.products("nothing") == frozenset()
+
+
 @pytest.mark.parametrize("limit", [3, 1000])
 async def test_lists_of_states_and_codes_are_what_is_left_of_the_whole_list(
     bench: Bench, limit: int, monkeypatch: pytest.MonkeyPatch
@@ -2007,6 +2042,7 @@ def list_a_page(engine: SqlEngine, **more: Any) -> None:
         ("orphans", "ix_tasks_owner (owner=?)"),
         ("cancel_requests", "ix_tasks_owner (owner=?)"),
         ("workers", "ix_tasks_owner (owner>?)"),
+        ("products", "ix_tasks_line (batch_id=? AND state=? AND req_key>?)"),
         ("doubts", "ix_tasks_states (batch_id=? AND newest=? AND state=?)"),
         ("finished", "ix_tasks_order (batch_id=? AND newest=? AND position>?)"),
         ("run_times", "ix_attempts_run_times (lane_id=?)"),
@@ -2035,6 +2071,7 @@ async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, wh
         "claim": lambda: bench.claim(4),
         "full": lambda: bench.claim(3),
         "counts": lambda: engine.counts("b"),
+        "products": lambda: engine.products("b"),
         "adopt": lambda: engine.adopt(a_worker("w2"), bench.worker, lambda _: 9.0),
         "orphans": lambda: engine.adopt(a_worker("w2"), None, lambda _: 9.0),
         "cancel_requests": lambda: engine.cancel_requests(bench.worker),

@@ -18,7 +18,16 @@ from dujiang.domain.names import collision_key
 from dujiang.domain.requests import Request
 from dujiang.domain.task import Task
 from dujiang.engines.sql.records import Recording, note, record
-from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, batch_of, event_text, request_of, request_text, task_of
+from dujiang.engines.sql.rows import (
+    IN_ONE_LIST,
+    IN_ORDER,
+    TASK_ROWS,
+    batch_of,
+    event_text,
+    request_of,
+    request_text,
+    task_of,
+)
 from dujiang.engines.sql.schema import batches, events, task_counts, tasks
 from dujiang.ports import Added, NewTask
 
@@ -26,6 +35,13 @@ _FINAL: Final = tuple(sorted(state.value for state in FINAL))
 _RETRYABLE: Final = tuple(sorted(state.value for state in FINAL - {State.SUCCEEDED}))
 _WAITING: Final = tuple(sorted(s.value for s, event in TRANSITIONS if event is Cancelled and s not in HELD))
 _RUNNING: Final = tuple(sorted(s.value for s in State if s not in FINAL and s.value not in _WAITING))
+_IN_LINE: Final = (  # in the order of an index, or PostgreSQL walks the table for each page
+    sa.select(tasks.c.id, tasks.c.attempt)
+    .where(tasks.c.batch_id == sa.bindparam("batch"), tasks.c.state == sa.bindparam("state"))
+    .order_by(tasks.c.req_key, *IN_ORDER)
+    .limit(sa.bindparam("at_most"))
+    .with_for_update(key_share=True)  # one that is being claimed is waited for, and is not in line any more
+)
 _GIVEN: Final[Mapping[str, sa.BindParameter[Any]]] = {
     name: sa.bindparam(name)
     for name in (
@@ -48,6 +64,17 @@ _GIVEN: Final[Mapping[str, sa.BindParameter[Any]]] = {
 _NEW: Final[Mapping[str, sa.ColumnElement[Any]]] = dict.fromkeys(
     ("version", "attempt", "tries", "fresh_submits", "link_checks", "policy_resubmits"), sa.literal_column("0")
 ) | {"newest": sa.true(), "cancel_requested": sa.false()}
+_NEXT_PRODUCT: Final = (
+    sa.select(tasks.c.req_key)
+    .where(
+        tasks.c.batch_id == sa.bindparam("batch"),
+        tasks.c.state == sa.bindparam("state"),
+        tasks.c.req_key > sa.bindparam("last"),
+        tasks.c.newest,
+    )
+    .order_by(tasks.c.req_key)
+    .limit(1)
+)
 _INSERT: Final = sa.insert(tasks).values({**_GIVEN, **_NEW})
 IN_ONE_INSERT: Final = 100  # rows, of 14 values each
 
@@ -253,21 +280,18 @@ def cancel_running(connection: sa.Connection, batch_id: str, now: float) -> dict
 
 def cancel_waiting(connection: sa.Connection, batch_id: str, now: float, at_most: int) -> int:
     """Cancel so many of a batch's waiting tasks at once; how many there were. They have no holder and no slot."""
-    query = (
-        sa.select(tasks.c.id, tasks.c.version, tasks.c.attempt)
-        .where(tasks.c.batch_id == batch_id, tasks.c.state.in_(_WAITING))
-        .limit(at_most)
-    )
-    found = connection.execute(query).all()
+    found: list[Any] = []
+    for state in _WAITING:
+        asked = {"batch": batch_id, "state": state, "at_most": at_most - len(found)}
+        found += connection.execute(_IN_LINE, asked).all()
     if not found:
         return 0
     state, event = State.CANCELLED.value, Cancelled()
-    connection.execute(
-        sa.update(tasks)
-        .where(tasks.c.id == sa.bindparam("task_id"), tasks.c.version == sa.bindparam("held_version"))
-        .values(state=state, version=tasks.c.version + 1, owner=None, updated_at=now),
-        [{"task_id": row.id, "held_version": row.version} for row in found],
-    )
+    ids = [row.id for row in found]
+    for start in range(0, len(ids), IN_ONE_LIST):
+        these = tasks.c.id.in_(ids[start : start + IN_ONE_LIST])
+        values = {"state": state, "version": tasks.c.version + 1, "owner": None, "updated_at": now}
+        connection.execute(sa.update(tasks).where(these).values(values))
     happened = {"at": now, "type": type(event).__name__, "state": state, "data": event_text(event)}
     connection.execute(sa.insert(events), [{"task_id": row.id, "attempt": row.attempt, **happened} for row in found])
     return len(found)
@@ -307,3 +331,15 @@ def counts(connection: sa.Connection, batch_id: str) -> dict[State, int]:
         .having(sa.func.sum(task_counts.c.tasks) > 0)
     )
     return {State(state): count for state, count in connection.execute(query)}
+
+
+def products(connection: sa.Connection, batch_id: str) -> set[str]:
+    """The products of the newest tasks, each looked up behind the last one: there are few, of however many tasks."""
+    found: set[str] = set()
+    for state in counts(connection, batch_id):
+        last: str | None = ""
+        while last is not None:
+            asked = {"batch": batch_id, "state": state.value, "last": last}
+            last = connection.execute(_NEXT_PRODUCT, asked).scalar()
+            found |= set() if last is None else {last}
+    return found

@@ -154,8 +154,7 @@ class SqlEngine:
 
     async def products(self, batch_id: str) -> frozenset[str]:
         """See `ports.Engine`."""
-        query = sa.select(tasks.c.req_key).where(tasks.c.batch_id == batch_id, tasks.c.newest).distinct()
-        return frozenset(await self._read(lambda connection: connection.execute(query).scalars().all()))
+        return frozenset(await self._read(lambda connection: batch_changes.products(connection, batch_id)))
 
     # -- lanes and rests
 
