@@ -3,7 +3,7 @@
 import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -80,7 +80,7 @@ def read_rows(source: Source) -> Iterator[Rows]:
         raise Refused("model_unknown", value=model, limit=", ".join(MODELS))
     read_reference = source.pictures.read
     intake = Intake(MODELS, default.name, model_named=model_named, read_reference=read_reference)
-    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as spool:
+    with closing(intake), tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as spool:
         rows = Rows(spool)
         chunk: list[_Packed] = []
         for found in intake.read(open_rows(path)):

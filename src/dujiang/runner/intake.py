@@ -17,6 +17,7 @@ from dujiang.messages import text
 from dujiang.ports import NewTask
 from dujiang.runner.intake_columns import Columns, filled, resolved
 from dujiang.runner.intake_sizes import Meaning, meaning_of
+from dujiang.runner.seen import Seen
 
 COUNT: Final = Number(1, 100, whole=True)
 PRIORITY: Final = Number(-100, 100, whole=True)
@@ -113,9 +114,7 @@ class Intake:
         self._layouts: dict[tuple[str, ...], Columns] = {}
         self._sizes: dict[tuple[str, str, tuple[str, ...], str], Meaning] = {}
         self._variables: dict[str, bool] = {}  # column -> whether a prompt used it
-        self._rows_by_key: dict[str, int] = {}
-        self._rows_by_stem: dict[str, int] = {}
-        self._equals: dict[bytes, int] = {}
+        self._rows_by_key, self._rows_by_stem, self._equals = Seen(), Seen(), Seen()
         self._position = 0
         self.batches: dict[str, int] = {}
         """Batches that the rows say they continue (failed.csv), and the first row that says so."""
@@ -159,6 +158,11 @@ class Intake:
             name = _variant(stem, nth, count) if stem else usual_name
             tasks.append(NewTask(row_key, digest.hex(), position, name, spec.req_key, request, priority))
         return tasks, cells.problems
+
+    def close(self) -> None:
+        """Forget what was seen."""
+        for seen in (self._rows_by_key, self._rows_by_stem, self._equals):
+            seen.close()
 
     # -- what is asked for
 
@@ -248,9 +252,11 @@ class Intake:
             self._claim(self._rows_by_stem, collision_key(wanted), cells, Problem("name_taken", "name", name))
         return stem
 
-    def _claim(self, taken: dict[str, int], key: str, cells: _Cells, problem: Problem) -> None:
-        owner = taken.setdefault(key, cells.row.number)
-        if owner != cells.row.number:
+    def _claim(self, taken: Seen, key: str, cells: _Cells, problem: Problem) -> None:
+        owner = taken.get(key)
+        if owner is None:
+            taken.set(key, cells.row.number)
+        elif owner != cells.row.number:
             cells.problems.append(replace(problem, limit=str(owner)))
 
     def _identity(self, key: str, digest: bytes, position: int, nth: int) -> tuple[str, str]:
@@ -261,8 +267,8 @@ class Intake:
         """
         if key:
             return _numbered(key, "#", nth), _numbered(f"{position:05d}-{safe_stem(key)}", "-", nth)
-        equals = self._equals.get(digest, 0)
-        self._equals[digest] = equals + 1
+        equals = self._equals.get(digest) or 0
+        self._equals.set(digest, equals + 1)
         known_by = digest.hex()
         return f"{known_by}:{equals + 1}", _numbered(f"{position:05d}-{known_by[:6]}", "-", equals)
 
