@@ -146,14 +146,24 @@ def _own_names(
     """Each row with a name that no other picture of the batch has, on any file system: paid work is not overwritten."""
     keys = [collision_key(name) for _, name in wanted]
     taken: set[str] = set()
-    for start in range(0, len(keys), IN_ONE_LIST):
-        page = keys[start : start + IN_ONE_LIST]
-        query = sa.select(tasks.c.name_key).where(tasks.c.batch_id == batch_id, tasks.c.name_key.in_(page))
+    for these in _lists(connection, tasks.c.name_key, keys):
+        query = sa.select(tasks.c.name_key).where(tasks.c.batch_id == batch_id, these)
         taken.update(connection.execute(query).scalars())
     for (row, name), key in zip(wanted, keys, strict=True):
         own = f"{name}-{sha256(row.row.encode()).hexdigest()[:8]}" if key in taken else name
         taken.add(collision_key(own))
         yield row, own
+
+
+def _lists(
+    connection: sa.Connection, column: sa.Column[str], values: Sequence[str]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions under which the column has one of the values; each is as long as the database likes it."""
+    if connection.dialect.name == "postgresql":
+        yield column == sa.any_(sa.literal(list(values), ARRAY(sa.Text)))
+        return
+    for start in range(0, len(values), IN_ONE_LIST):
+        yield column.in_(values[start : start + IN_ONE_LIST])
 
 
 def _insert(connection: sa.Connection, values: Sequence[Mapping[str, Any]]) -> None:
@@ -189,11 +199,11 @@ def _insert_rows(count: int) -> tuple[str, Sequence[str]]:
 
 def _newest(connection: sa.Connection, batch_id: str, rows: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
-    for start in range(0, len(rows), IN_ONE_LIST):
+    for these in _lists(connection, tasks.c.row, rows):
         # Every revision, in order, rather than "the newest": asked for that, SQLite walks the whole batch.
         query = (
             sa.select(tasks.c.id, tasks.c.row, tasks.c.revision, tasks.c.digest)
-            .where(tasks.c.batch_id == batch_id, tasks.c.row.in_(rows[start : start + IN_ONE_LIST]))
+            .where(tasks.c.batch_id == batch_id, these)
             .order_by(tasks.c.row, tasks.c.revision)
         )
         found.update({row["row"]: dict(row) for row in connection.execute(query).mappings()})
