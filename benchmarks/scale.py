@@ -1,5 +1,7 @@
 """100,000 rows: what they cost to check, to store, to claim from and to list, as ratios to work that anybody must do.
 
+A million of them, on SQLite and PostgreSQL: `million.py`.
+
 Everything that is compared alternates within one run, in the same folder of the same disk.
 """
 
@@ -58,7 +60,7 @@ def main() -> int:
         for number in range(options.rounds):
             _intake(figures, folder, sheet, home if number == 0 else folder / f"again-{number}")
         asyncio.run(_fill(folder / "few", few))
-        asyncio.run(_claims(figures, folder / "few", home, options.claims))
+        asyncio.run(claims(figures, _url(folder / "few"), _url(home), options.claims))
         _starts(figures, folder, home, options.starts)
         return _told(figures, options)
 
@@ -150,7 +152,7 @@ def _intake(figures: Figures, folder: Path, sheet: Path, home: Path) -> None:
 
 async def _fill(home: Path, sheet: Path) -> float:
     """Enqueue the rows as `dujiang run` does; how long it took."""
-    async with _engine(home) as engine:
+    async with engine_at(_url(home)) as engine:
         batch = await engine.open_batch(Batch("benchmark", "batch", str(home), "-", OnDoubt.parse("hold")))
         with read_rows(Source(str(sheet), "4.0")) as rows:
             begun = time.perf_counter()
@@ -159,9 +161,14 @@ async def _fill(home: Path, sheet: Path) -> float:
             return time.perf_counter() - begun
 
 
+def _url(home: Path) -> str:
+    return f"sqlite:///{home / 'dujiang.db'}"
+
+
 @asynccontextmanager
-async def _engine(home: Path) -> AsyncIterator[SqlEngine]:
-    engine = SqlEngine(connect(f"sqlite:///{home / 'dujiang.db'}"), SystemClock())
+async def engine_at(url: str) -> AsyncIterator[SqlEngine]:
+    """The engine on this database."""
+    engine = SqlEngine(connect(url), SystemClock())
     try:
         yield engine
     finally:
@@ -171,11 +178,11 @@ async def _engine(home: Path) -> AsyncIterator[SqlEngine]:
 # -- claiming ---------------------------------------------------------------------------------------------------------
 
 
-async def _claims(figures: Figures, few: Path, many: Path, claims: int) -> None:
-    """One task at a time, put back at once, in turns from either database."""
-    async with _engine(few) as small, _engine(many) as large:
+async def claims(figures: Figures, few: str, many: str, times: int) -> None:
+    """One task at a time, put back at once, in turns from either database: `claim_few` and `claim_many`."""
+    async with engine_at(few) as small, engine_at(many) as large:
         sides = [("claim_few", small, await _offers(small)), ("claim_many", large, await _offers(large))]
-        for number in range(COLD + claims):
+        for number in range(COLD + times):
             sides.reverse()  # neither is always the one that follows the other's commit
             for name, engine, offers in sides:
                 begun = time.perf_counter()
