@@ -2,8 +2,6 @@
 
 import errno
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 KEPT: Final = 20_000  # keys in memory, about 3 MB; more go to a file of SQLite's that has no name
@@ -23,16 +21,17 @@ class Seen:
         found = self._recent.get(key)
         if found is not None or self._file is None:
             return found
-        with _disk_errors():
-            row = self._file.execute("SELECT value FROM seen WHERE key = ?", (key,)).fetchone()
+        row = self._file.execute("SELECT value FROM seen WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
     def set(self, key: str | bytes, value: int) -> None:
         """From now on it has this value."""
         self._recent[key] = value
         if len(self._recent) >= self._kept:
-            with _disk_errors():
+            try:
                 self._put_away()
+            except sqlite3.OperationalError as error:  # the folder of temporary files is full, or can't be written to
+                raise OSError(errno.ENOSPC, str(error)) from error
 
     def close(self) -> None:
         """Nothing is left."""
@@ -53,11 +52,3 @@ class Seen:
         self._file.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", sorted(self._recent.items()))
         self._file.execute("COMMIT")
         self._recent.clear()
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:  # the folder of temporary files is full, or may not be written to
-        raise OSError(errno.ENOSPC, str(error)) from error
