@@ -42,6 +42,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/utilization.py --pool --json $(FIGURES)/pool.json
 	$(BIN)/python benchmarks/overhead.py --json $(FIGURES)/overhead.json
 	$(BIN)/python benchmarks/scale.py --json $(FIGURES)/scale.json
+	PYTHONPATH=. $(BIN)/python benchmarks/million.py --on SQLite --json $(FIGURES)/million.json
 	$(BIN)/python benchmarks/limiter.py --json $(FIGURES)/limiter.json
 	$(BIN)/python benchmarks/plot.py $(FIGURES) $(FIGURES)
 
