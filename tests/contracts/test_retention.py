@@ -13,7 +13,17 @@ from dujiang.domain.task import Task
 from dujiang.engines.sql import retention
 from dujiang.engines.sql.ledger import ledger
 from dujiang.engines.sql.queries import figures, find_batch, lane_hours, list_batches, reading
-from dujiang.engines.sql.schema import attempts, batches, events, lines, pruned_attempts, pruned_run_times, tasks, turns
+from dujiang.engines.sql.schema import (
+    attempts,
+    batches,
+    events,
+    lines,
+    pruned_attempts,
+    pruned_run_times,
+    task_counts,
+    tasks,
+    turns,
+)
 from tests.builders import NOON, a_batch, a_file, a_row
 from tests.contracts.bench import URLS, Bench
 
@@ -50,6 +60,20 @@ def told(bench: Bench) -> dict[str, Any]:
 
 def rows(bench: Bench, *tables: sa.Table) -> list[int]:
     return [len(bench.read(sa.select(table))) for table in tables]
+
+
+async def test_nothing_is_counted_any_more_of_a_batch_that_is_gone(bench: Bench) -> None:
+    await delivered(bench)
+    await bench.rows(7)
+    await bench.engine.cancel(batch_id="b")
+    await bench.engine.open_batch(a_batch("other"))
+    await bench.engine.enqueue("other", [a_row(1)])
+    bench.clock.time += MONTH_S + 1
+
+    assert await pruned(bench) == {"b": 2}
+
+    counted = bench.read(sa.select(task_counts.c.batch_id))
+    assert {row["batch_id"] for row in counted} == {"other"}
 
 
 async def test_a_batch_that_was_over_long_ago_goes_and_what_it_cost_stays(bench: Bench) -> None:

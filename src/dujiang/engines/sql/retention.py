@@ -16,7 +16,17 @@ import sqlalchemy as sa
 from dujiang.domain.lifecycle import FINAL
 from dujiang.domain.run_times import REMEMBERED
 from dujiang.domain.task import Outcome
-from dujiang.engines.sql.schema import attempts, batches, events, lines, pruned_attempts, pruned_run_times, tasks, turns
+from dujiang.engines.sql.schema import (
+    attempts,
+    batches,
+    events,
+    lines,
+    pruned_attempts,
+    pruned_run_times,
+    task_counts,
+    tasks,
+    turns,
+)
 
 ROWS: Final = 3000  # in one transaction, about 0.1 s: what runs must not wait for it
 EVENTS_PER_ATTEMPT: Final = 4  # with the attempt's own row, about what comes of one submit
@@ -90,6 +100,9 @@ _ADD: Final = (
         images=pruned_attempts.c.images + sa.bindparam("more_images"),
     )
 )
+_FORGET_COUNTS: Final = sa.delete(task_counts).where(  # they add up to nothing; with the lock nobody adds a task
+    task_counts.c.batch_id == sa.bindparam("batch"), ~sa.exists().where(tasks.c.batch_id == sa.bindparam("batch"))
+)
 _FORGET: Final = sa.delete(pruned_run_times).where(
     pruned_run_times.c.lane_id == sa.bindparam("lane"),
     pruned_run_times.c.id.not_in(
@@ -138,6 +151,7 @@ def prune_page(connection: sa.Connection, batch_id: str, day_of: Callable[[float
     connection.execute(_LOCK, {"batch": batch_id})  # two at once would count a page twice
     ids = _as_many_as_fit(connection.execute(_NEWEST, {"batch": batch_id}).all())
     if not ids:
+        connection.execute(_FORGET_COUNTS, {"batch": batch_id})
         return 0
     page = {"batch": batch_id, "first_id": ids[-1]}
     found = connection.execute(_ITS_ATTEMPTS, page).all()
