@@ -34,9 +34,9 @@ class Phase:
 
     seconds: float
     early_bytes: int
-    """RSS after a tenth of it."""
+    """The highest RSS in its first tenth."""
     later_bytes: int
-    """The highest from then on."""
+    """The highest after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ class Watch:
         """What was seen."""
         begun, ended = self.seen[0][0], self.seen[-1][0]
         early = begun + EARLY * (ended - begun)
-        later = [rss for at, rss in self.seen if at >= early]
-        return Phase(ended - begun, later[0], max(later))
+        first = max(rss for at, rss in self.seen if at <= early)
+        return Phase(ended - begun, first, max((rss for at, rss in self.seen if at > early), default=first))
 
 
 @contextmanager

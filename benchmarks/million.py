@@ -192,7 +192,7 @@ def _aims(name: str, imported: Import, figures: Figures) -> list[Aim]:
         Aim(f"{name}: a page ÷ its rows by key (dearest)", pages, 3),
         Aim(f"{name}: counts, many queued ÷ few", _medians(figures, "count_many", "count_few"), 1.5),
         Aim(f"{name}: import ÷ reading and hashing", _import_ratio(imported), 10),
-        Aim(f"{name}: memory, most ÷ after a tenth of reading or storing", growth, 1.1),
+        Aim(f"{name}: memory, highest after ÷ in the first tenth of reading and of storing", growth, 1.1),
     ]
 
 
