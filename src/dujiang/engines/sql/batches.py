@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from dujiang.domain.lifecycle import FINAL, HELD, TRANSITIONS, Cancelled, Cancel
 from dujiang.domain.names import collision_key
 from dujiang.domain.requests import Request
 from dujiang.domain.task import Task
-from dujiang.engines.sql.records import Recording, note, record
+from dujiang.engines.sql.bulk import insertion
+from dujiang.engines.sql.records import EVENTS, Recording, note, record
 from dujiang.engines.sql.rows import (
     IN_ONE_LIST,
     IN_ORDER,
@@ -28,7 +29,7 @@ from dujiang.engines.sql.rows import (
     request_text,
     task_of,
 )
-from dujiang.engines.sql.schema import batches, events, task_counts, tasks
+from dujiang.engines.sql.schema import batches, task_counts, tasks
 from dujiang.ports import Added, NewTask
 
 _FINAL: Final = tuple(sorted(state.value for state in FINAL))
@@ -42,25 +43,22 @@ _IN_LINE: Final = (  # in the order of an index, or PostgreSQL walks the table f
     .limit(sa.bindparam("at_most"))
     .with_for_update(key_share=True)  # one that is being claimed is waited for, and is not in line any more
 )
-_GIVEN: Final[Mapping[str, sa.BindParameter[Any]]] = {
-    name: sa.bindparam(name)
-    for name in (
-        "batch_id",
-        "row",
-        "revision",
-        "digest",
-        "position",
-        "name",
-        "name_key",
-        "req_key",
-        "request",
-        "priority",
-        "retry_of",
-        "state",
-        "created_at",
-        "updated_at",
-    )
-}
+_GIVEN: Final = (
+    "batch_id",
+    "row",
+    "revision",
+    "digest",
+    "position",
+    "name",
+    "name_key",
+    "req_key",
+    "request",
+    "priority",
+    "retry_of",
+    "state",
+    "created_at",
+    "updated_at",
+)
 _NEW: Final[Mapping[str, sa.ColumnElement[Any]]] = dict.fromkeys(
     ("version", "attempt", "tries", "fresh_submits", "link_checks", "policy_resubmits"), sa.literal_column("0")
 ) | {"newest": sa.true(), "cancel_requested": sa.false()}
@@ -75,7 +73,8 @@ _NEXT_PRODUCT: Final = (
     .order_by(tasks.c.req_key)
     .limit(1)
 )
-_INSERT: Final = sa.insert(tasks).values({**_GIVEN, **_NEW})
+_INSERT: Final = sa.insert(tasks).values({**{name: sa.bindparam(name) for name in _GIVEN}, **_NEW})
+_INSERT_ALL: Final = insertion(tasks, _GIVEN, **_NEW)
 IN_ONE_INSERT: Final = 100  # rows, of 14 values each
 
 
@@ -169,22 +168,13 @@ def _lists(
 def _insert(connection: sa.Connection, values: Sequence[Mapping[str, Any]]) -> None:
     """Many rows in one statement: triggers make each statement dearer, in PostgreSQL and in SQLite."""
     if connection.dialect.name == "postgresql":
-        connection.execute(_insert_from_columns(), {name: [row[name] for row in values] for name in _GIVEN})
+        _INSERT_ALL.run(connection, values)
         return
     for start in range(0, len(values), IN_ONE_INSERT):
         page = values[start : start + IN_ONE_INSERT]
         statement, names = _insert_rows(len(page))
         # Straight to the driver, which takes these values as they are: a look at each would cost a sixth of it all.
         connection.exec_driver_sql(statement, tuple(row[name] for row in page for name in names))
-
-
-@cache
-def _insert_from_columns() -> sa.Insert:
-    """PostgreSQL's statement for any number of rows: a list of values for each column."""
-    lists = [sa.cast(sa.bindparam(name), ARRAY(tasks.c[name].type)) for name in _GIVEN]
-    given = sa.func.unnest(*lists).table_valued(*_GIVEN, name="given").render_derived()
-    names = [*_GIVEN, *_NEW]
-    return sa.insert(tasks).from_select(names, sa.select(*(given.c[name] for name in _GIVEN), *_NEW.values())).inline()
 
 
 @lru_cache(maxsize=2)  # a whole page, and what is left
@@ -303,7 +293,7 @@ def cancel_waiting(connection: sa.Connection, batch_id: str, now: float, at_most
         values = {"state": state, "version": tasks.c.version + 1, "owner": None, "updated_at": now}
         connection.execute(sa.update(tasks).where(these).values(values))
     happened = {"at": now, "type": type(event).__name__, "state": state, "data": event_text(event)}
-    connection.execute(sa.insert(events), [{"task_id": row.id, "attempt": row.attempt, **happened} for row in found])
+    EVENTS.run(connection, [{"task_id": row.id, "attempt": row.attempt, **happened} for row in found])
     return len(found)
 
 

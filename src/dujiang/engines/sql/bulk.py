@@ -44,12 +44,11 @@ class Bulk:
         return {**row, **endless} if endless else row
 
 
-def insertion(table: sa.Table, names: Sequence[str], **same: Any) -> Bulk:
+def insertion(table: sa.Table, names: Sequence[str], **same: sa.ColumnElement[Any]) -> Bulk:
     """New rows of `table`, with a value of its own for each column named, and the `same` for all."""
-    constants = {name: sa.literal(value, table.c[name].type) for name, value in same.items()}
 
     def make(values: Values) -> sa.UpdateBase:
-        columns = {**values, **constants}
+        columns = {**values, **same}
         if any(isinstance(value, sa.BindParameter) for value in values.values()):
             return sa.insert(table).values(columns)
         return sa.insert(table).from_select(list(columns), sa.select(*columns.values()))

@@ -64,9 +64,9 @@ _CLAIM: Final = Bulk(
 _ATTEMPTS: Final = insertion(
     attempts,
     ("task_id", "number", "lane_id", "key_fingerprint", "worker", "looking", "kind", "sent_at", "images"),
-    slot_until=HELD_UNTIL_TOLD,
-    slot_for_s=0.0,
-    outcome=Outcome.OPEN.value,
+    slot_until=sa.literal(HELD_UNTIL_TOLD),
+    slot_for_s=sa.literal(0.0),
+    outcome=sa.literal(Outcome.OPEN.value),
 )
 _RESTS: Final = sa.select(rests)
 _NEXT_SLOT: Final = sa.select(sa.func.min(attempts.c.slot_until)).where(

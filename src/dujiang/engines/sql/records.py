@@ -46,7 +46,7 @@ _HELD: Final = (  # in one order for everybody, so that nobody waits for one who
     .order_by(tasks.c.id)
     .with_for_update(key_share=True)
 )
-_EVENTS: Final = insertion(events, ("task_id", "at", "type", "state", "attempt", "data"))
+EVENTS: Final = insertion(events, ("task_id", "at", "type", "state", "attempt", "data"))
 
 
 def _of_attempt(values: Values) -> tuple[sa.ColumnElement[bool], ...]:
@@ -296,7 +296,7 @@ def note(connection: sa.Connection, task: Task, event: Event, now: float) -> Non
 
 def note_all(connection: sa.Connection, happened: Sequence[tuple[Task, Event]], now: float) -> None:
     """Append to the histories of tasks, as the events left them."""
-    _EVENTS.run(
+    EVENTS.run(
         connection,
         [
             {
