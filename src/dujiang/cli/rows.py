@@ -19,7 +19,7 @@ from dujiang.runner.intake import Intake, described
 from dujiang.storage.reference_files import ReferenceFiles
 
 CHUNK: Final = 1000  # rows in one transaction
-IN_MEMORY_BYTES: Final = 16 * 1024 * 1024  # checked rows beyond this go to a temporary file
+IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # checked rows beyond this go to a temporary file
 SHOWN: Final = 20
 """How many wrong rows `run` shows; `plan` shows all."""
 
