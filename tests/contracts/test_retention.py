@@ -22,7 +22,7 @@ from dujiang.engines.sql.schema import (
     pruned_run_times,
     task_counts,
     tasks,
-    turns,
+    waiters,
 )
 from tests.builders import NOON, a_batch, a_file, a_row
 from tests.contracts.bench import URLS, Bench
@@ -105,14 +105,14 @@ async def test_a_batch_that_a_worker_waited_for_a_place_of_goes_too(bench: Bench
     task = await bench.claimed()
     await bench.rows(1)
     assert not await bench.claim(1), "another one stands in the queue"
-    (waiting,) = bench.read(sa.select(turns))
+    (waiting,) = bench.read(sa.select(waiters))
     await bench.record(task, life.Failed("x"))
     await bench.engine.cancel(batch_id=waiting["batch_id"])
     bench.clock.time += MONTH_S + 1
 
     assert await pruned(bench) == {"b": 2}
 
-    assert rows(bench, tasks, lines, turns) == [0, 0, 0]
+    assert rows(bench, tasks, lines, waiters) == [0, 0, 0]
 
 
 async def test_a_batch_goes_in_pages_and_a_retry_before_the_task_that_it_names(

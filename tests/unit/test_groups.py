@@ -25,7 +25,7 @@ class Database:
         self.fails: Callable[[bool], None] = lambda patiently: None
         self._written: list[Any] = []
 
-    def transact(self, change: Change[T], tells: Tells[T], *, patiently: bool = True) -> T:
+    def transact(self, change: Change[T], tells: Tells[T], *, patiently: bool = True, grouped: bool = False) -> T:
         """Run a change; what it wrote is there once it has returned."""
         self._written = []
         self.fails(patiently)

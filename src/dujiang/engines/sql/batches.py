@@ -75,6 +75,7 @@ _NEXT_PRODUCT: Final = (
 )
 _INSERT: Final = sa.insert(tasks).values({**{name: sa.bindparam(name) for name in _GIVEN}, **_NEW})
 _INSERT_ALL: Final = insertion(tasks, _GIVEN, **_NEW)
+_LOCKED: Final = TASK_ROWS.with_for_update(of=tasks, key_share=True)
 IN_ONE_INSERT: Final = 100  # rows, of 14 values each
 
 
@@ -268,13 +269,13 @@ def _again_name(old: Mapping[Any, Any]) -> str:
 
 def cancel(connection: sa.Connection, task_ids: Sequence[int], now: float) -> dict[str, int]:
     """Cancel what waits, ask for what runs; what is over or in doubt is refused."""
-    found = (_task(connection, task_id) for task_id in task_ids)
+    found = (_task(connection, task_id) for task_id in sorted(task_ids))
     return _cancel_all(connection, [task for task in found if task is not None], now)
 
 
 def cancel_running(connection: sa.Connection, batch_id: str, now: float) -> dict[str, int]:
     """The same for every task of a batch that is in somebody's hands or in doubt: never more than a few."""
-    query = TASK_ROWS.where(tasks.c.batch_id == batch_id, tasks.c.state.in_(_RUNNING))
+    query = _LOCKED.where(tasks.c.batch_id == batch_id, tasks.c.state.in_(_RUNNING)).order_by(tasks.c.id)
     return _cancel_all(connection, [task_of(row) for row in connection.execute(query).mappings().all()], now)
 
 
@@ -318,7 +319,7 @@ def _cancel(connection: sa.Connection, task: Task, now: float) -> str:
 
 
 def _task(connection: sa.Connection, task_id: int) -> Task | None:
-    row = connection.execute(TASK_ROWS.where(tasks.c.id == task_id)).mappings().one_or_none()
+    row = connection.execute(_LOCKED.where(tasks.c.id == task_id)).mappings().one_or_none()
     return task_of(row) if row is not None else None
 
 

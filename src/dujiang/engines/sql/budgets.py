@@ -4,6 +4,7 @@ A batch's is a running sum, kept by the same transactions that change its attemp
 day's is summed up from the attempts that were sent since midnight.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,12 @@ _BEFORE: Final = (
     sa.select(attempts.c.images)
     .where(attempts.c.task_id == sa.bindparam("of_task"), attempts.c.number == sa.bindparam("of_number"))
     .scalar_subquery()
+)
+_LOCK: Final = (
+    sa.select(batches.c.id)
+    .where(batches.c.id.in_(sa.bindparam("batches", expanding=True)), batches.c.images_taken.is_not(None))
+    .order_by(batches.c.id)
+    .with_for_update(key_share=True)
 )
 _SETTLE: Final = (
     sa.update(batches)
@@ -67,6 +74,11 @@ def taken_since(connection: sa.Connection, account_id: int, since: float) -> int
 def take(connection: sa.Connection, batch_id: str, images: int) -> None:
     """So many are reserved, where the batch has a budget."""
     connection.execute(_TAKE, {"batch": batch_id, "more": images})
+
+
+def lock(connection: sa.Connection, batch_ids: Sequence[str]) -> None:
+    """Their budgets are nobody else's until the transaction ends."""
+    connection.execute(_LOCK, {"batches": batch_ids})
 
 
 def settle(connection: sa.Connection, batch_id: str, task_id: int, number: int, images: int) -> None:

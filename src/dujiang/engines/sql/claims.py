@@ -22,18 +22,15 @@ from dujiang.domain.task import HELD_UNTIL_TOLD, Attempt, Outcome, Task, after
 from dujiang.engines.sql import beliefs as beliefs_of
 from dujiang.engines.sql import budgets
 from dujiang.engines.sql.bulk import Bulk, insertion
-from dujiang.engines.sql.lanes import EVERYTHING_PAUSED, ORDER_S
-from dujiang.engines.sql.lines import Lines
+from dujiang.engines.sql.lanes import EVERYTHING_PAUSED, LOCK_LANES, ORDER_S
+from dujiang.engines.sql.lines import Lines, SlotsInUse
 from dujiang.engines.sql.paces import pace_of, store_pace
 from dujiang.engines.sql.records import note_all, subjects
 from dujiang.engines.sql.rows import IN_ORDER, TASK_ROWS, in_line, rest_of, task_of
 from dujiang.engines.sql.schema import accounts, attempts, batches, lanes, rests, tasks
-from dujiang.engines.sql.turns import Queue
+from dujiang.engines.sql.waiters import Waiters
 from dujiang.ports import Offer, Turn, Worker
 
-_SLOTS: Final = sa.select(sa.func.count()).where(
-    attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now")
-)
 _LOOKING: Final = sa.select(sa.func.count()).where(
     attempts.c.lane_id == sa.bindparam("lane"),
     attempts.c.slot_until > sa.bindparam("now"),
@@ -106,12 +103,6 @@ _BATCH: Final = (
     .where(batches.c.id == sa.bindparam("batch"))
     .with_for_update(of=batches, key_share=True)
 )
-_LOCK_LANES: Final = (  # where many may write at once: whoever counts a lane's slots has it alone
-    sa.select(lanes.c.id)
-    .where(lanes.c.id.in_(sa.bindparam("lanes", expanding=True)))
-    .order_by(lanes.c.id)
-    .with_for_update(key_share=True)
-)
 _ACCOUNTS: Final = (
     sa.select(accounts.c.id, accounts.c.pace, accounts.c.stopped, accounts.c.daily_images)
     .order_by(accounts.c.id)
@@ -125,7 +116,7 @@ def claim(connection: sa.Connection, worker: Worker, offers: Sequence[Offer], ba
     if batch is None or batch.paused:
         return Turn([], None, _waiting(connection, batch_id))
     if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK_LANES, {"lanes": [offer.lane.id for offer in offers]})
+        connection.execute(LOCK_LANES, {"lanes": [offer.lane.id for offer in offers]})
     claiming = _Claiming(connection, worker, batch_id, batch, now)
     for offer in offers:
         claiming.fill(offer)
@@ -175,8 +166,9 @@ class _Claiming:
         self._resting = [_shortened(connection, rest_of(row), now) for row in connection.execute(_RESTS).mappings()]
         self._accounts = {row.id: row for row in connection.execute(_ACCOUNTS)}
         self._paces = {account_id: pace_of(row.pace) for account_id, row in self._accounts.items()}
-        self._lines = Lines(connection, batch_id, batch.priority, now)
-        self._queue = Queue(connection, batch_id, worker, now)
+        self._slots_in_use = SlotsInUse(connection, now)
+        self._lines = Lines(connection, batch_id, batch.priority, now, self._slots_in_use)
+        self._waiters = Waiters(connection, batch_id, worker, now, self._slots_in_use)
         self._claimed: list[Task] = []
         self._due: list[float] = []
         self._beliefs: dict[int, Belief] = {}
@@ -195,7 +187,7 @@ class _Claiming:
             min(self._due, default=None),
             waiting,
             self._beliefs,
-            is_shared=self._lines.are_shared or self._queue.is_shared,
+            is_shared=self._lines.are_shared or self._waiters.are_shared,
             is_out_of_budget=not self._claimed and self._is_out_of_budget(waiting),
         )
 
@@ -214,18 +206,18 @@ class _Claiming:
         if account is not None and account.stopped:
             return
         room = self._room(offer)
-        share = self._lines.share(offer, min(room.wanted, self._left(offer)))
-        self._due += [share.again_s] if share.again_s is not None else []
-        mine = self._queue.turns(offer, share.places)
-        self._due += [mine.again_s] if mine.again_s is not None else []
-        took = mine.places and self._take_heads(offer, replace(room, wanted=mine.places))
+        share = self._lines.share(offer, room.wanted)
+        mine = self._waiters.share(offer, share.places)
+        self._due += [again_s for again_s in (share.again_s, mine.again_s) if again_s is not None]
+        wanted = min(mine.places, self._left(offer))
+        took = wanted and self._take_heads(offer, replace(room, wanted=wanted))
         if not took and room.could_have_one:
             self._lines.wait(offer)
-            self._queue.wait(offer)
+            self._waiters.wait(offer)
 
     def _left(self, offer: Offer) -> int:
         """How many more tasks the turn may take."""
-        return offer.at_most if offer.in_all is None else max(0, offer.in_all - len(self._claimed))
+        return offer.at_most if offer.in_all is None else max(0, min(offer.at_most, offer.in_all - len(self._claimed)))
 
     def _take_heads(self, offer: Offer, room: Room) -> int:
         """Take so many tasks from the head of the line; how many there were, and could be paid for."""
@@ -234,7 +226,7 @@ class _Claiming:
         if paid:
             self._claimed += _take(self._connection, paid, offer, self._worker, self._now, room)
             self._lines.served(offer)
-            self._queue.served(offer)
+            self._waiters.served(offer)
             self._sent(offer)
         return len(paid)
 
@@ -278,7 +270,7 @@ class _Claiming:
     # -- What stands in the way
 
     def _room(self, offer: Offer) -> Room:
-        """How many tasks the lane may take now."""
+        """How many tasks the lane may take now, whoever takes them."""
         lane, now = offer.lane, self._now
         room = self._permitted(offer)
         if not room.wanted:
@@ -302,8 +294,8 @@ class _Claiming:
         """What the lane's limit permits, whatever rests."""
         lane, limit, now = offer.lane, offer.limit, self._now
         if isinstance(limit, FixedLimit):
-            in_use = self._connection.execute(_SLOTS, {"lane": lane.id, "now": now}).scalar_one()
-            room = Room(min(limit.free(in_use), offer.at_most), could_have_one=in_use <= limit.slots)
+            in_use = self._slots_in_use.of(lane.id)
+            room = Room(limit.free(in_use), could_have_one=in_use <= limit.slots)
             if room.wanted:
                 self._connection.execute(_IN_FORCE, {"lane": lane.id, "words": str(limit)})
             return room
@@ -312,7 +304,7 @@ class _Claiming:
             self._connection, lane, limit, offer.scale, batches_in_line, now
         )
         self._due += [permit.again_s] if permit.again_s is not None else []
-        return Room(min(permit.count, offer.at_most), kind=permit.kind)
+        return Room(permit.count, kind=permit.kind)
 
     def _paced(self, offer: Offer, room: Room) -> Room:
         """No faster than the account may submit."""

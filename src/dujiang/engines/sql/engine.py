@@ -1,4 +1,4 @@
-"""`SqlEngine`: the engine port on SQL. Writes go through the one writer, reads through a pool in threads."""
+"""`SqlEngine`: the engine port on SQL. Writes go through the database's store, reads through a pool in threads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dujiang.domain.accounts import Account, Lane
 from dujiang.domain.batch import Batch
 from dujiang.domain.errors import StaleTask
-from dujiang.domain.lifecycle import FINAL, Event, Orphaned, State
+from dujiang.domain.lifecycle import FINAL, Event, JobFound, Orphaned, State
 from dujiang.domain.limits import Limit
 from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.rests import Rest, RestOrder, Subject
@@ -23,7 +23,7 @@ from dujiang.engines.sql.instance import Found, Mark
 from dujiang.engines.sql.postgres import PostgresStore
 from dujiang.engines.sql.retention import Prunable
 from dujiang.engines.sql.rows import TASK_ROWS, batch_of, rest_of, task_of, worker_of
-from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, turns, workers
+from dujiang.engines.sql.schema import IS_HELD, attempts, batches, pruned_run_times, rests, tasks, waiters, workers
 from dujiang.engines.sql.sqlite import SqliteStore
 from dujiang.ports import AccountUse, Added, Ahead, Clock, LaneUse, NewTask, Offer, Published, Turn, Worker
 
@@ -290,6 +290,8 @@ class SqlEngine:
         """See `ports.Engine`."""
         learning = records.Learning(self._clock.scale, self._clock.random.random())
         recording = records.Recording(task, event, worker.id if worker else None, rest, learning)
+        if isinstance(event, JobFound):  # that no other task has the job is looked up: the one before must be written
+            return await self._change(lambda connection, now: records.record(connection, recording, now))
         return await self._store.together(records.record_all, recording)
 
     async def hold_slot(self, task: Task, for_s: float | None) -> None:
@@ -384,7 +386,7 @@ class SqlEngine:
         """See `ports.Engine`."""
 
         def change(connection: sa.Connection, now: float) -> None:
-            connection.execute(sa.delete(turns).where(turns.c.worker == worker.id))
+            connection.execute(sa.delete(waiters).where(waiters.c.worker == worker.id))
             connection.execute(sa.update(workers).where(workers.c.id == worker.id).values(ended_at=now))
 
         await self._change(change)
@@ -413,7 +415,7 @@ class SqlEngine:
             held = tasks.c.owner.is_(None) if gone is None else tasks.c.owner == gone.id
             if gone is not None and _was_heard_of(connection, gone, now):
                 return []
-            rows = connection.execute(TASK_ROWS.where(held, IS_HELD)).mappings().all()
+            rows = connection.execute(TASK_ROWS.where(held, IS_HELD).order_by(tasks.c.id)).mappings().all()
             adopted: list[Task] = []
             for row in rows:
                 task = task_of(row)
@@ -423,6 +425,7 @@ class SqlEngine:
                 event = Orphaned(gone.id if gone else "", lasts_s)
                 adopted.append(records.record(connection, records.Recording(task, event, worker.id), now))
             if gone is not None:
+                connection.execute(sa.delete(waiters).where(waiters.c.worker == gone.id))
                 connection.execute(sa.update(workers).where(workers.c.id == gone.id).values(ended_at=now))
             return adopted
 

@@ -1,8 +1,8 @@
 """Small changes put together: a thread that runs what has come in meanwhile in one transaction.
 
 A durable commit costs a wait for the disk, whatever is in it. So the thread takes what is there, commits once, and then
-wakes everybody. Changes of one kind that follow each other are run as one. A change that raises undoes the whole group,
-which is then run again one by one: one caller's fault is nobody else's.
+wakes everybody. Changes of one kind that follow each other are run as one. A change that raises, or that waits for
+somebody else's lock, undoes the whole group, which is then run again one by one: one caller's trouble is nobody else's.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -32,8 +33,10 @@ GROUP: Final = 64  # changes in one transaction: enough to make the commit cheap
 class Transact(Protocol):
     """Runs a change in a transaction and commits it."""
 
-    def __call__(self, change: Change[T], tells: Tells[T], /, *, patiently: bool = True) -> T:
+    def __call__(self, change: Change[T], tells: Tells[T], /, *, patiently: bool = True, grouped: bool = False) -> T:
         """Its result. `patiently`: a database that is locked, full or away is tried again for a while.
+
+        `grouped`: it is many, and somebody else's lock may be in the way of one: then it raises soon.
 
         Raises what the change raises, or `StoreError`.
         """
@@ -53,8 +56,10 @@ class _Entry:
 class Groups:
     """Runs changes one group after the other. `do` returns when the change is on disk."""
 
-    def __init__(self, transact: Transact, name: str) -> None:
+    def __init__(self, transact: Transact, name: str, apart: Executor | None = None) -> None:
+        """`apart`: runs what can't be run together, where a database has room for several at once."""
         self._transact = transact
+        self._apart = apart
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()  # nothing is accepted behind the last entry, where nobody would see it
         self._is_closed = False
@@ -87,8 +92,7 @@ class Groups:
         open_ = True
         while open_:
             group, open_ = self._next_group()
-            self._run_group(group)
-            _answer(group)
+            _answer(self._run_group(group))
 
     def _next_group(self) -> tuple[list[_Entry], bool]:
         first = self._entries.get()
@@ -100,20 +104,31 @@ class Groups:
             first = self._entries.get()
         return group, False
 
-    def _run_group(self, group: list[_Entry]) -> None:
+    def _run_group(self, group: list[_Entry]) -> list[_Entry]:
+        """Those that have been run; the others have their answers later."""
         if not group:
-            return
+            return []
         try:
-            self._commit(group, patiently=True)
+            self._commit(group, patiently=True, grouped=True)
         except StoreError as refused:
-            # Patience is spent once for the group. What is locked is locked for everybody; where a large change found
-            # no room, a small one may.
+            # Patience is spent once for the group. What keeps the database from one keeps it from all; where a large
+            # change found no room, a small one may.
             for entry in group:
                 entry.error = refused
             if refused.why == "full":
                 self._run_alone(group, patiently=False)
-        except Exception:  # noqa: BLE001 - whoever is at fault hears of it when run alone
-            self._run_alone(group, patiently=True)
+        except Exception:  # noqa: BLE001 - whoever is at fault, or waits for a lock, hears of it when run alone
+            if self._apart is None:
+                self._run_alone(group, patiently=True)
+            else:
+                for entry in group:
+                    self._apart.submit(self._run_apart, entry)
+                return []
+        return group
+
+    def _run_apart(self, entry: _Entry) -> None:
+        self._run_alone([entry], patiently=True)
+        _answer([entry])
 
     def _run_alone(self, group: list[_Entry], *, patiently: bool) -> None:
         for entry in group:
@@ -122,7 +137,7 @@ class Groups:
             except Exception as error:  # noqa: BLE001 - handed to the caller
                 entry.error = error
 
-    def _commit(self, group: list[_Entry], *, patiently: bool) -> None:
+    def _commit(self, group: list[_Entry], *, patiently: bool, grouped: bool = False) -> None:
         def change(connection: sa.Connection, now: float) -> list[Any]:
             results: list[Any] = []
             for together, entries in itertools.groupby(group, lambda entry: entry.together):
@@ -135,7 +150,7 @@ class Groups:
                 for entry, result in zip(group, results, strict=True)
             )
 
-        results = self._transact(change, tells, patiently=patiently)
+        results = self._transact(change, tells, patiently=patiently, grouped=grouped)
         for entry, result in zip(group, results, strict=True):
             is_refused = isinstance(result, DujiangError)
             entry.result, entry.error = (None, result) if is_refused else (result, None)

@@ -12,13 +12,19 @@ from dujiang.domain.task import HELD_UNTIL_TOLD
 from dujiang.engines.sql.budgets import taken_since
 from dujiang.engines.sql.paces import pace_of
 from dujiang.engines.sql.rows import StoredRow, dumped
-from dujiang.engines.sql.schema import accounts, attempts, lanes, lines, rests, switches, turns
+from dujiang.engines.sql.schema import accounts, attempts, lanes, lines, rests, switches, waiters
 from dujiang.ports import AccountUse, LaneUse
 
 _PAUSED: Final = "paused"
 EVERYTHING_PAUSED: Final = sa.exists().where(switches.c.name == _PAUSED)
 ORDER_S: Final = 10.0
 """A transaction that waited for others is behind what they wrote by so much, and no clock has gone back."""
+LOCK_LANES: Final = (  # where many may write at once: whoever counts a lane's slots has it alone
+    sa.select(lanes.c.id)
+    .where(lanes.c.id.in_(sa.bindparam("lanes", expanding=True)))
+    .order_by(lanes.c.id)
+    .with_for_update(key_share=True)
+)
 FORGOTTEN_S: Final = 86_400.0  # lines of batches that nobody has worked for since
 
 
@@ -114,7 +120,7 @@ def shorten_waits(connection: sa.Connection, now: float) -> None:
         sa.update(rests).where(rests.c.until > now + rests.c.length_s).values(until=now + rests.c.length_s)
     )
     connection.execute(sa.delete(lines).where(lines.c.until < now - FORGOTTEN_S))
-    connection.execute(sa.delete(turns).where(turns.c.until < now - FORGOTTEN_S))
+    connection.execute(sa.delete(waiters).where(waiters.c.until < now - FORGOTTEN_S))
 
 
 # -- Stopping and capping ---------------------------------------------------------------------------------------------

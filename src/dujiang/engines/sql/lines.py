@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dujiang.domain.belief import LONG_AGO
 from dujiang.domain.lifecycle import State
+from dujiang.domain.limits import FixedLimit
 from dujiang.domain.shares import Line, shared_out
 from dujiang.engines.sql.budgets import batch_budget
 from dujiang.engines.sql.rows import IN_ORDER, in_line
@@ -40,6 +41,9 @@ _SLOTS: Final = (
     .where(attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now"))
     .group_by(tasks.c.batch_id)
 )
+_IN_USE: Final = sa.select(sa.func.count()).where(
+    attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now")
+)
 _THIS: Final = (lines.c.lane_id == sa.bindparam("lane"), lines.c.batch_id == sa.bindparam("batch"))
 _SERVED: Final = (
     sa.update(lines)
@@ -48,16 +52,19 @@ _SERVED: Final = (
         {
             "served_at": sa.bindparam("now"),
             "until": sa.bindparam("new_until"),
+            "slots": sa.bindparam("new_slots"),
             "left_at": None,
             # one that had lapsed comes anew
             "came_at": sa.case((lines.c.until > sa.bindparam("now"), lines.c.came_at), else_=sa.bindparam("now")),
         }
     )
 )
-_RENEWED: Final = sa.update(lines).where(*_THIS).values(until=sa.bindparam("new_until"), left_at=None)
-_CAME: Final = (
-    sa.update(lines).where(*_THIS).values(came_at=sa.bindparam("now"), until=sa.bindparam("new_until"), left_at=None)
+_RENEWED: Final = (
+    sa.update(lines)
+    .where(*_THIS)
+    .values(until=sa.bindparam("new_until"), slots=sa.bindparam("new_slots"), left_at=None)
 )
+_CAME: Final = _RENEWED.values(came_at=sa.bindparam("now"))
 _NEW: Final = sa.insert(lines)
 _LEFT: Final = sa.update(lines).where(*_THIS).values(left_at=sa.bindparam("now"))
 _GIVEN_UP: Final = sa.update(lines).where(*_THIS).values(until=sa.bindparam("now"))
@@ -72,14 +79,44 @@ class Share:
     """When what was left to others may be taken after all."""
 
 
+def slots_of(offer: Offer) -> int | None:
+    """The limit that whoever offers the lane goes by, if that is fixed."""
+    return offer.limit.slots if isinstance(offer.limit, FixedLimit) else None
+
+
+class SlotsInUse:
+    """How many slots lanes have in use, counted when somebody's limit is lower than another's."""
+
+    def __init__(self, connection: sa.Connection, now: float) -> None:
+        self._connection = connection
+        self._now = now
+        self._in_use: dict[int, int] = {}
+
+    def leave_room_for(self, waiting: Any, offer: Offer) -> bool:
+        """Whether one who waits could take the lane's next place by the limit that goes for him, as the offer could."""
+        slots, mine = waiting.slots, slots_of(offer)
+        if slots is None or (mine is not None and mine <= slots):
+            return True
+        return self.of(offer.lane.id) < int(slots)
+
+    def of(self, lane_id: int) -> int:
+        """Of a lane, before this claim."""
+        if lane_id not in self._in_use:
+            self._in_use[lane_id] = self._connection.execute(_IN_USE, {"lane": lane_id, "now": self._now}).scalar_one()
+        return self._in_use[lane_id]
+
+
 class Lines:
     """The lines as one turn of a batch's worker finds them."""
 
-    def __init__(self, connection: sa.Connection, batch_id: str, priority: int, now: float) -> None:
+    def __init__(
+        self, connection: sa.Connection, batch_id: str, priority: int, now: float, slots_in_use: SlotsInUse
+    ) -> None:
         self._connection = connection
         self._batch_id = batch_id
         self._priority = priority
         self._now = now
+        self._slots_in_use = slots_in_use
         self._rows: dict[tuple[int, str], sa.Row[Any]] = {
             (row.lane_id, row.batch_id): row for row in connection.execute(_LINES, {"now": now})
         }
@@ -97,6 +134,7 @@ class Lines:
             and not row.paused
             and row.until <= self._now + lasts_s  # else the clock has gone back
             and batch_budget(row).allows(1)
+            and self._slots_in_use.leave_room_for(row, offer)
         ]
         self.are_shared |= bool(found)
         return found
@@ -159,7 +197,7 @@ class Lines:
 
     def served(self, offer: Offer) -> None:
         """The batch has taken a place."""
-        values = self._this(offer, self._batch_id) | {"new_until": self._now + _lasts_s(offer)}
+        values = self._renewal(offer)
         if not self._connection.execute(_SERVED, values).rowcount:
             self._insert(offer, served_at=self._now)
 
@@ -167,12 +205,13 @@ class Lines:
         """There is no place: the batch stands in line, if it has something ready. So whoever waits is there."""
         row = self._rows.get((offer.lane.id, self._batch_id))
         lasts_s = _lasts_s(offer)
-        if row is not None and row.left_at is None and lasts_s / 2 < row.until - self._now <= lasts_s:
+        is_as_it_was = row is not None and row.left_at is None and row.slots == slots_of(offer)
+        if is_as_it_was and row is not None and lasts_s / 2 < row.until - self._now <= lasts_s:
             return
         asked = {"batch": self._batch_id, "req_key": offer.lane.req_key, "at_most": 1}
         if self._connection.execute(HEADS, asked).first() is None:
             return
-        values = self._this(offer, self._batch_id) | {"new_until": self._now + lasts_s}
+        values = self._renewal(offer)
         stands = row is not None and row.until <= self._now + lasts_s
         if not self._connection.execute(_RENEWED if stands else _CAME, values).rowcount:
             self._insert(offer, served_at=None)
@@ -180,7 +219,12 @@ class Lines:
     def _insert(self, offer: Offer, served_at: float | None) -> None:
         place = {"lane_id": offer.lane.id, "batch_id": self._batch_id, "came_at": self._now}
         until = self._now + _lasts_s(offer)
-        self._connection.execute(_NEW, place | {"served_at": served_at, "until": until, "left_at": None})
+        more = {"served_at": served_at, "until": until, "slots": slots_of(offer), "left_at": None}
+        self._connection.execute(_NEW, place | more)
+
+    def _renewal(self, offer: Offer) -> dict[str, Any]:
+        until = self._now + _lasts_s(offer)
+        return self._this(offer, self._batch_id) | {"new_until": until, "new_slots": slots_of(offer)}
 
     def _this(self, offer: Offer, batch_id: str) -> dict[str, Any]:
         return {"lane": offer.lane.id, "batch": batch_id, "now": self._now}

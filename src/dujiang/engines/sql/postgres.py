@@ -39,6 +39,8 @@ CONNECT_S: Final = 10
 IN_UTF8: Final = {"client_encoding": "utf8"}  # the driver would take what the database, or PGCLIENTENCODING, has
 STATEMENT_S: Final = 30
 LOCK_S: Final = 10
+GROUP_LOCK_S: Final = 1
+"""So long many changes wait for somebody else's lock that is in the way of one of them."""
 IDLE_S: Final = 3
 """So long between two statements, and the transaction is undone: whoever stands still in it holds locks of a lane."""
 GONE_AFTER_MS: Final = 10_000  # a partition ends in seconds, not in hours
@@ -59,11 +61,13 @@ TWICE_TRIES: Final = 5
 FULL: Final = frozenset({"53100", "53200", "53300", "53400"})
 AWAY: Final = ("08", "57P")  # connection exceptions; the server is going down, or not up yet
 
-_BEGIN: Final = sa.text(
+_BEGINNING: Final = sa.text(
     "SELECT extract(epoch FROM clock_timestamp())::float8,"
     " set_config('statement_timeout', :statement_ms, true), set_config('lock_timeout', :lock_ms, true),"
     " set_config('idle_in_transaction_session_timeout', :idle_ms, true), set_config('synchronous_commit', 'on', true)"
-).bindparams(statement_ms=str(STATEMENT_S * 1000), lock_ms=str(LOCK_S * 1000), idle_ms=str(IDLE_S * 1000))
+).bindparams(statement_ms=str(STATEMENT_S * 1000), idle_ms=str(IDLE_S * 1000))
+_BEGIN: Final = _BEGINNING.bindparams(lock_ms=str(LOCK_S * 1000))
+_BEGIN_GROUP: Final = _BEGINNING.bindparams(lock_ms=str(GROUP_LOCK_S * 1000))
 # An advisory lock: one program brings the schema up to date, the others wait.
 _MIGRATE_ALONE: Final = sa.text("SELECT pg_advisory_xact_lock(7202311)")
 _NOW: Final = sa.text("SELECT extract(epoch FROM clock_timestamp())::float8")
@@ -189,7 +193,7 @@ class Transactions:
         self.who = who or uuid4().hex
         self._closing = threading.Event()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="dujiang-transaction")
-        self._groups = Groups(self._do, "dujiang-group")
+        self._groups = Groups(self._do, "dujiang-group", self._threads)
 
     async def do(self, change: Change[T], *, tells: Tells[T] = lambda result: True) -> T:
         """Run `change` in a transaction, at a moment of the database's clock; its result once that is committed.
@@ -215,14 +219,14 @@ class Transactions:
             now = connection.execute(_BEGIN).scalar_one()
             connection.execute(_FORGET, {"who": self.who, "before": now - FORGOTTEN_S})
 
-    def _do(self, change: Change[T], tells: Tells[T], *, patiently: bool = True) -> T:
+    def _do(self, change: Change[T], tells: Tells[T], *, patiently: bool = True, grouped: bool = False) -> T:
         began = time.monotonic() if patiently else -inf
         tries = 0
         while True:
             this = _Try()
             try:
                 with self._database.connect() as connection, connection.begin():
-                    now = connection.execute(_BEGIN).one()[0]
+                    now = connection.execute(_BEGIN_GROUP if grouped else _BEGIN).one()[0]
                     this.result = change(connection, now if self._now is None else self._now())
                     values = {"place": self._place(), "token": this.token, "at": now, "who": self.who}
                     connection.execute(_COMMIT_AND_TELL if tells(this.result) else _COMMIT, values)
@@ -230,7 +234,7 @@ class Transactions:
                 return this.result  # type: ignore[no-any-return]
             except DBAPIError as error:
                 refused = store_error(error)
-                if refused is None and not _is_conflict(error, tries):
+                if refused is None and (grouped or not _is_conflict(error, tries)):
                     raise
                 if this.is_done and self._was_committed(this.token, began):
                     return this.result  # type: ignore[no-any-return]
@@ -255,8 +259,8 @@ class Transactions:
                     return bool(connection.execute(_LAST, {"place": self._place()}).scalar_one() == token)
             except DBAPIError as error:
                 if self._gives_up(began):
-                    refused = store_error(error)
-                    raise (refused or StoreError(str(error.orig).strip(), why="gone")) from error
+                    # Never "full", which says that nothing was written.
+                    raise StoreError(str(error.orig).strip(), why="gone") from error
             self._closing.wait(AGAIN_AFTER_S[-1])
 
 

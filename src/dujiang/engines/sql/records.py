@@ -1,6 +1,6 @@
 """Recording events: the tasks, their attempts, their history and whoever rests for them, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from dujiang.domain.task import ENDED, HELD_UNTIL_TOLD, SETTLED, UNSETTLED, Outc
 from dujiang.engines.sql import budgets
 from dujiang.engines.sql.beliefs import learn
 from dujiang.engines.sql.bulk import Bulk, Types, Values, insertion
+from dujiang.engines.sql.lanes import LOCK_LANES
 from dujiang.engines.sql.paces import too_fast
 from dujiang.engines.sql.rows import dumped, event_text, files_text
 from dujiang.engines.sql.schema import attempts, events, lanes, rests, tasks
@@ -40,7 +41,7 @@ _MOVE: Final = Bulk(
         .values({name: values[f"new_{name}"] for name in _KEPT})
     ),
 )
-_HELD: Final = (  # in one order for everybody, so that nobody waits for one who waits for him
+_HELD: Final = (  # in one order, so that no two groups wait for each other
     sa.select(tasks.c.id, tasks.c.version, tasks.c.cancel_requested)
     .where(tasks.c.id.in_(sa.bindparam("task_ids", expanding=True)))
     .order_by(tasks.c.id)
@@ -144,9 +145,15 @@ def record(connection: sa.Connection, recording: Recording, now: float) -> Task:
 
 def record_all(connection: sa.Connection, now: float, recordings: Sequence[Recording]) -> list[Task | DujiangError]:
     """The same for many; what is stale or unlawful changes nothing, and has its error for a result."""
+    _lock_budgets(connection, recordings)
     task_ids = [recording.task.id for recording in recordings]
     stored: dict[int, Any] = {row.id: row for row in connection.execute(_HELD, {"task_ids": task_ids})}
-    found = [_move(connection, recording, stored.pop(recording.task.id, None)) for recording in recordings]
+    found: list[_Move | DujiangError] = []
+    for recording in recordings:
+        one = _move(connection, recording, stored.get(recording.task.id))
+        if isinstance(one, _Move):
+            del stored[recording.task.id]
+        found.append(one)
     moves = [one for one in found if isinstance(one, _Move)]
     if moves:
         _apply(connection, moves, now)
@@ -174,40 +181,69 @@ def _apply(connection: sa.Connection, moves: Sequence[_Move], now: float) -> Non
     """Everything of one kind together, and what others wait for in one order."""
     if _MOVE.run(connection, [_columns(move, now) for move in moves]) != len(moves):
         raise StaleTask("tasks have moved on that were locked")
-    _settle(connection, [move.recording for move in moves], now)  # what happened at the vendor, not what we make of it
+    for recording in sorted((move.recording for move in moves), key=lambda recording: recording.task.batch):
+        _settle_budget(connection, recording)
+    lane_ids = {_lane_of(move.recording) for move in moves if _teaches(move.recording)}
+    if len(lane_ids) > 1:
+        connection.execute(LOCK_LANES, {"lanes": sorted(lane_ids)})
+    for part in _parts([move.recording for move in moves]):
+        _settle(connection, part, now)  # what happened at the vendor, not what we make of it
+        _learn(connection, part, now)
     note_all(connection, [(move.moved, move.heeded) for move in moves], now)
-    for move in sorted(moves, key=_lane_of):
-        recording = move.recording
-        task, event, learning = recording.task, recording.event, recording.learning
-        if learning is not None:
-            learn(connection, task, event, now=now, scale=learning.scale, chance=learning.chance)
-    for move in sorted(moves, key=_account_of):
-        recording = move.recording
-        task, attempt = recording.task, recording.task.attempt
+    _tell_of_rests(connection, moves, now)
+
+
+def _teaches(recording: Recording) -> bool:
+    """Whether a lane that finds its limit may learn from it."""
+    attempt = recording.task.attempt
+    return recording.learning is not None and attempt is not None and attempt.kind is not None
+
+
+def _parts(recordings: Sequence[Recording]) -> Iterator[Sequence[Recording]]:
+    """A lane learns from a refusal by what it held at that moment: what ended after it is settled after it."""
+    part: list[Recording] = []
+    for recording in recordings:
+        part.append(recording)
+        if _teaches(recording) and isinstance(recording.event, life.Postponed):
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _learn(connection: sa.Connection, recordings: Sequence[Recording], now: float) -> None:
+    for recording in sorted(recordings, key=_lane_of):
+        if (learning := recording.learning) is not None:
+            chance = learning.chance
+            learn(connection, recording.task, recording.event, now=now, scale=learning.scale, chance=chance)
+    for recording in sorted(recordings, key=_account_of):
+        attempt = recording.task.attempt
         if recording.learning is not None and _is_too_fast(recording.event) and attempt is not None:
             too_fast(connection, attempt.account_id, now, recording.learning.scale)
-    for move in moves:
-        _tell_of_rests(connection, move, now)
-    if any(isinstance(move.heeded, life.Saved) for move in moves):
-        end_rest(connection, Subject.DISK, "*")
 
 
-def _lane_of(move: _Move) -> int:
-    attempt = move.recording.task.attempt
+def _lane_of(recording: Recording) -> int:
+    attempt = recording.task.attempt
     return attempt.lane_id if attempt is not None else 0
 
 
-def _account_of(move: _Move) -> int:
-    attempt = move.recording.task.attempt
+def _account_of(recording: Recording) -> int:
+    attempt = recording.task.attempt
     return attempt.account_id if attempt is not None else 0
 
 
-def _tell_of_rests(connection: sa.Connection, move: _Move, now: float) -> None:
-    task, order = move.recording.task, move.recording.order
-    if order is not None:
-        rest(connection, order, now)
-    if task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking:
-        _end_rests_refuted(connection, task, move.heeded, order)
+def _tell_of_rests(connection: sa.Connection, moves: Sequence[_Move], now: float) -> None:
+    disk_may_rest = True
+    for move in moves:
+        task, order = move.recording.task, move.recording.order
+        if order is not None:
+            rest(connection, order, now)
+            disk_may_rest = disk_may_rest or order.subject is Subject.DISK
+        if isinstance(move.heeded, life.Saved) and disk_may_rest:
+            end_rest(connection, Subject.DISK, "*")
+            disk_may_rest = False
+        if task.state is State.SUBMITTING and task.attempt is not None and task.attempt.looking:
+            _end_rests_refuted(connection, task, move.heeded, order)
 
 
 def _columns(move: _Move, now: float) -> dict[str, Any]:
@@ -229,10 +265,38 @@ def _columns(move: _Move, now: float) -> dict[str, Any]:
     }
 
 
+def _lock_budgets(connection: sa.Connection, recordings: Sequence[Recording]) -> None:
+    """Batches before their tasks, as everybody does who locks both."""
+    batch_ids = {recording.task.batch for recording in recordings if _images_settled(recording) is not None}
+    if batch_ids:
+        budgets.lock(connection, sorted(batch_ids))
+
+
+def _settle_budget(connection: sa.Connection, recording: Recording) -> None:
+    images, task = _images_settled(recording), recording.task
+    if images is not None and task.attempt is not None:
+        budgets.settle(connection, task.batch, task.id, task.attempt.number, images)
+
+
+def _images_settled(recording: Recording) -> int | None:
+    """How many images the attempt brought, where that may be another number than its row has."""
+    task, event = recording.task, recording.event
+    settled = settlement(task, event)
+    if settled is None or task.attempt is None or isinstance(event, life.Accepted | life.JobFound):
+        return None
+    images = _images(task, event, settled)
+    # As long as nothing was delivered the row has what was reserved.
+    return images if task.attempt.delivered or images != task.request.images else None
+
+
+def _images(task: Task, event: Event, settled: Settlement) -> int | None:
+    return len(event.urls) if isinstance(event, life.Rendered) else _reserved(task, settled)
+
+
 def _settle(connection: sa.Connection, recordings: Sequence[Recording], now: float) -> None:
     accepted: list[dict[str, Any]] = []
     ended: list[dict[str, Any]] = []
-    for recording in sorted(recordings, key=lambda recording: recording.task.batch):
+    for recording in recordings:
         task, event = recording.task, recording.event
         settled = settlement(task, event)
         if settled is None or task.attempt is None:
@@ -242,10 +306,6 @@ def _settle(connection: sa.Connection, recordings: Sequence[Recording], now: flo
             request_id = event.request_id if isinstance(event, life.Accepted) else None
             accepted.append(these | {"new_job_id": event.job_id, "new_request_id": request_id})
             continue
-        images = len(event.urls) if isinstance(event, life.Rendered) else _reserved(task, settled)
-        # As long as nothing was delivered the row has what was reserved; then another number may be there.
-        if images is not None and (task.attempt.delivered or images != task.request.images):
-            budgets.settle(connection, task.batch, task.id, task.attempt.number, images)
         ended.append(
             these
             | {
@@ -253,7 +313,7 @@ def _settle(connection: sa.Connection, recordings: Sequence[Recording], now: flo
                 "new_slot_until": _slot_until(task, event, settled, now),
                 "new_slot_for_s": settled.slot_for_s,
                 "new_run_s": event.run_s if isinstance(event, life.Rendered) else None,
-                "new_images": images,
+                "new_images": _images(task, event, settled),
             }
         )
     _ACCEPTED.run(connection, accepted)

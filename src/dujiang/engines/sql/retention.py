@@ -25,7 +25,7 @@ from dujiang.engines.sql.schema import (
     pruned_run_times,
     task_counts,
     tasks,
-    turns,
+    waiters,
 )
 
 ROWS: Final = 3000  # in one transaction, about 0.1 s: what runs must not wait for it
@@ -138,7 +138,7 @@ def mark(connection: sa.Connection, batch_id: str, older_than_s: float, now: flo
         return False
     connection.execute(_MARK, {"batch": batch_id, "now": now})
     connection.execute(sa.delete(lines).where(lines.c.batch_id == batch_id))
-    connection.execute(sa.delete(turns).where(turns.c.batch_id == batch_id))
+    connection.execute(sa.delete(waiters).where(waiters.c.batch_id == batch_id))
     return True
 
 

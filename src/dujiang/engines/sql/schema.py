@@ -242,18 +242,21 @@ lines: Final = sa.Table(  # batches that wait at a lane, so that its slots are s
     sa.Column("served_at", sa.Float),
     sa.Column("until", sa.Float, nullable=False),  # somebody works for it, as far as that was last heard
     sa.Column("left_at", sa.Float),  # since when a slot is left free for it
+    sa.Column("slots", sa.Integer),  # the lane's limit as whoever came last goes by it, if that is fixed
     sqlite_with_rowid=False,
 )
 
-turns: Final = sa.Table(  # workers of a batch that wait at a lane, so that each has its turn
-    "turns",
+waiters: Final = sa.Table(  # workers of a batch that wait at a lane, so that each has its turn
+    "waiters",
     METADATA,
     sa.Column("lane_id", sa.Integer, sa.ForeignKey("lanes.id"), primary_key=True),
     sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id"), primary_key=True),
     sa.Column("worker", sa.Text, primary_key=True),
     sa.Column("came_at", sa.Float, nullable=False),
+    sa.Column("asked_at", sa.Float, nullable=False),  # when it last asked while a place was left to somebody
     sa.Column("until", sa.Float, nullable=False),  # it is there, as far as that was last heard
     sa.Column("left_at", sa.Float),  # since when a place is left free for it
+    sa.Column("slots", sa.Integer),  # the lane's limit as it goes by it, if that is fixed
     sqlite_with_rowid=False,
 )
 

@@ -75,7 +75,7 @@ class SqliteStore:
         self._groups.close()
         self._connection.close()
 
-    def _transact(self, change: Change[T], _: Tells[T], *, patiently: bool = True) -> T:
+    def _transact(self, change: Change[T], _: Tells[T], *, patiently: bool = True, grouped: bool = False) -> T:
         give_up_at = time.monotonic() + (self._patience_s if patiently else 0)
         while True:
             try:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from dujiang.domain import lifecycle as life
 from dujiang.domain.limits import FixedLimit
 from dujiang.domain.task import Task
@@ -105,3 +107,59 @@ async def test_whoever_has_nothing_to_take_does_not_wait(bench: Bench) -> None:
 
     assert len((await first.turn()).tasks) == 1
     assert not (await second.turn()).tasks
+
+
+async def until_it_takes(bench: Bench, *asking: tuple[Member, int]) -> float:
+    """Each asks every tenth of a second, by its own limit, until one gets something; after how many seconds."""
+    began = bench.clock.time
+    while bench.clock.time - began < 60:
+        for member, limit in asking:
+            if (await member.turn(limit)).tasks:
+                return bench.clock.time - began
+        bench.clock.time += 0.1
+    raise AssertionError("a free place is never taken")
+
+
+async def test_nothing_is_left_to_one_whose_own_limit_is_reached(bench: Bench) -> None:
+    high, low = await members(bench, 2)
+    await high.end_one()
+    await low.turn(2)
+
+    assert await until_it_takes(bench, (low, 2), (high, 3)) == 0
+
+
+@pytest.mark.parametrize("dead", [1, 7, 20])
+async def test_many_that_are_gone_cost_a_moment_together(bench: Bench, dead: int) -> None:
+    fleet = await members(bench, dead + 2)
+    await fleet[0].end_one()
+
+    assert await until_it_takes(bench, (fleet[-1], 3)) <= GRACE_S + 0.2
+
+
+async def test_whoever_was_taken_over_waits_for_nothing_any_more(bench: Bench) -> None:
+    owner, gone, alive = await members(bench, 3)
+    await bench.engine.register(gone.me)
+    await owner.end_one()
+    await bench.engine.adopt(alive.me, replace(gone.me, silent_s=0.0), lambda lane_id: 0.0)
+
+    assert await until_it_takes(bench, (alive, 3)) == 0
+
+
+async def test_one_that_may_have_little_leaves_others_what_is_left_besides(bench: Bench) -> None:
+    owner, _waits = await members(bench, 2)
+    for _ in range(2):
+        await owner.end_one()
+    little = replace(an_offer(bench.lane), limit=FixedLimit(3), at_most=1)
+
+    assert len((await bench.engine.claim(a_worker("little"), [little], "b")).tasks) == 1, "two were free, one waits"
+
+
+async def test_nobody_waits_for_what_is_not_there(bench: Bench) -> None:
+    first, _second = await members(bench, 2, tasks=4)
+    await bench.engine.cancel(batch_id="b")
+    await first.end_one()
+
+    turn = await first.turn()
+
+    assert not turn.is_shared
+    assert turn.due_in_s is None
