@@ -34,6 +34,7 @@ from dujiang.domain.rests import RestOrder, RestRule, Subject
 from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading
+from dujiang.engines.sql.records import Learning, Recording, record_all
 from dujiang.engines.sql.schema import attempts, events, lane_events, tasks
 from dujiang.engines.sql.sqlite import SqliteStore
 from dujiang.ports import Added, Ahead, Offer, Published, Turn
@@ -1827,6 +1828,75 @@ async def test_a_group_of_different_events_leaves_each_task_as_its_own_left_it(b
         assert (found.state, found.version, found.error_message) == (task.state, task.version, task.error_message)
     stored = {row["task_id"]: row["slot_until"] for row in bench.everything()["attempts"]}
     assert (stored[lost.id], stored[accepted.id], stored[postponed.id]) == (inf, inf, 0.0)
+
+
+async def together(bench: Bench, *recordings: Recording) -> list[Any]:
+    return await bench.engine._change(lambda connection, now: record_all(connection, now, recordings))
+
+
+async def apart(bench: Bench, *recordings: Recording) -> list[Any]:
+    return [(await together(bench, recording))[0] for recording in recordings]
+
+
+async def test_of_two_that_find_the_same_job_at_once_one_has_it(bench: Bench) -> None:
+    await bench.rows(0, 1)
+    found = [await bench.record(task, life.Unanswered("timeout")) for task in await bench.claim()]
+
+    results = await asyncio.gather(
+        *(bench.record(task, life.JobFound("job")) for task in found), return_exceptions=True
+    )
+
+    assert [type(result) for result in results] == [Task, UnlawfulEvent]
+
+
+async def test_an_unlawful_event_stands_in_the_way_of_no_lawful_one(bench: Bench) -> None:
+    task = await bench.claimed()
+
+    unlawful, lawful = await together(
+        bench, Recording(task, life.Rendered(URLS, 1.0)), Recording(task, life.Accepted("job"))
+    )
+
+    assert isinstance(unlawful, UnlawfulEvent)
+    assert lawful.state is State.GENERATING
+
+
+@pytest.mark.parametrize("record", [apart, together])
+async def test_a_disk_rests_from_the_last_that_found_it_full(bench: Bench, record: Any) -> None:
+    full = RestOrder(Subject.DISK, "*", "disk", "full", RestRule(10, 10))
+    await bench.rows(0, 1, 2)
+    first, second, third = [
+        await bench.record(task, life.Accepted(f"{task.id}"), life.Rendered(URLS, 1.0)) for task in await bench.claim()
+    ]
+
+    await record(bench, Recording(first, life.Saved(())), Recording(second, life.Orphaned("x"), order=full))
+    assert [rest.subject for rest in await bench.engine.rests()] == [Subject.DISK]
+    await record(bench, Recording(third, life.Saved(())))
+    assert await bench.engine.rests() == []
+
+
+@pytest.mark.parametrize("record", [apart, together])
+async def test_a_lane_learns_from_a_refusal_by_what_it_held_at_that_moment(bench: Bench, record: Any) -> None:
+    await bench.rows(*range(40))
+    auto = replace(an_offer(bench.lane), limit=AutoLimit())
+    learning = Learning(scale=1.0, chance=0.5)
+    held: list[Task] = []
+    refused: Sequence[Task] = ()
+    while not refused:
+        turn = await bench.engine.claim(bench.worker, [auto], "b")
+        bench.clock.time += 1
+        refused = turn.tasks if len(held) >= 10 else ()
+        held += [await bench.record(task, life.Accepted(f"{task.id}")) for task in turn.tasks if not refused]
+    before = len(held)
+
+    await record(
+        bench,
+        *(Recording(task, life.Postponed("slot"), learning=learning) for task in refused),
+        *(Recording(task, life.Rendered(URLS, 20.0), learning=learning) for task in held[:5]),
+    )
+
+    (use,) = await bench.engine.lanes()
+    assert use.belief is not None
+    assert use.belief.limit == before
 
 
 async def test_a_result_comes_only_after_the_commit(bench: Bench) -> None:

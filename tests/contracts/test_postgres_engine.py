@@ -10,13 +10,14 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
+from dujiang.domain import lifecycle as life
 from dujiang.domain.errors import StoreError
 from dujiang.engines.sql import postgres as postgres_engine
 from dujiang.engines.sql.database import connect
 from dujiang.engines.sql.engine import SqlEngine
 from dujiang.engines.sql.postgres import Transactions
 from dujiang.engines.sql.refusals import DatabaseRefused
-from dujiang.engines.sql.schema import last_commits, switches
+from dujiang.engines.sql.schema import last_commits, switches, tasks
 from tests.builders import StillClock, a_request, a_row
 from tests.conftest import emptied
 from tests.contracts.bench import Bench, Store
@@ -83,6 +84,80 @@ async def test_a_change_whose_turn_has_not_come_is_made_though_nobody_waits_for_
 
     with database.connect() as connection:
         assert connection.execute(sa.select(switches.c.name)).scalars().all() == ["made"]
+
+
+# -- Locks of others --------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_somebody_has_locked_keeps_no_other_from_being_recorded(
+    bench: Bench, database: sa.Engine
+) -> None:
+    """A person's open transaction, say: job ids of other tasks must not wait for it."""
+    await bench.rows(0, 1, 2)
+    locked, *others = await bench.claim()
+    with database.connect() as person:
+        person.execute(sa.select(tasks.c.id).where(tasks.c.id == locked.id).with_for_update())
+        waiting = asyncio.create_task(bench.record(locked, life.Accepted("locked")))
+        recorded = await asyncio.gather(*(bench.record(task, life.Accepted(f"{task.id}")) for task in others))
+        assert not waiting.done()
+        person.rollback()
+
+    assert [task.state for task in [*recorded, await waiting]] == [life.State.GENERATING] * 3
+
+
+async def test_what_is_cancelled_while_it_goes_back_into_the_line_is_cancelled_there(
+    bench: Bench, database: sa.Engine
+) -> None:
+    await bench.rows(0)
+    (task,) = await bench.claim()
+    with database.connect() as person:
+        person.execute(sa.select(tasks.c.id).where(tasks.c.id == task.id).with_for_update())
+        postponing = asyncio.create_task(bench.record(task, life.Postponed("slot")))
+        await until_waiting(database, 1)
+        cancelling = asyncio.create_task(bench.engine.cancel(task_ids=[task.id]))
+        await until_waiting(database, 2)
+        person.rollback()
+    await asyncio.gather(postponing, cancelling)
+
+    assert await bench.claim() == []
+
+
+async def until_waiting(database: sa.Engine, sessions: int) -> None:
+    """So many sessions wait for locks. The server tells nobody: it is asked again."""
+    query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+    while True:
+        with database.connect() as connection:
+            if connection.execute(query, {"name": database.url.database}).scalar_one() >= sessions:
+                return
+        await asyncio.sleep(0.01)
+
+
+async def test_what_was_committed_is_not_made_again_though_nobody_can_say_so(
+    bench: Bench, database: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer was lost, and whoever asks what became of it is refused."""
+    tries: list[float] = []
+    transactions = Transactions(database, patience_s=0.0)
+    full = sa.text("DO $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$")
+    monkeypatch.setattr(postgres_engine, "_LAST", full)
+
+    def lose_the_answer(connection: sa.Connection) -> None:
+        session = connection.connection.driver_connection
+        assert session is not None
+        session.commit()
+        session.close()
+
+    def make(connection: sa.Connection, now: float, items: object) -> list[None]:
+        tries.append(now)
+        connection.execute(MADE)
+        return [None]
+
+    when_first_committing(database, lose_the_answer)
+    with pytest.raises(StoreError) as refused:
+        await transactions.together(make, None)
+    await asyncio.to_thread(transactions.close)
+
+    assert (len(tries), refused.value.why) == (1, "gone")
 
 
 # -- Sessions that break ----------------------------------------------------------------------------------------------
