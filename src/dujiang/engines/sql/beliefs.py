@@ -17,7 +17,7 @@ from dujiang.domain.brim import Brim
 from dujiang.domain.lifecycle import Event, State
 from dujiang.domain.limits import AutoLimit, Limit, parse_limit
 from dujiang.domain.task import Outcome, Task
-from dujiang.engines.sql.rows import dumped, in_line
+from dujiang.engines.sql.rows import IN_ORDER, dumped, in_line
 from dujiang.engines.sql.schema import attempts, lane_events, lanes
 
 MOST_COUNTED: Final = 200
@@ -33,7 +33,9 @@ _LOAD: Final = sa.select(
     sa.func.count().filter(attempts.c.outcome == Outcome.RUNNING.value),
     sa.func.count().filter(attempts.c.outcome == Outcome.OPEN.value, attempts.c.sent_at > sa.bindparam("since")),
 ).where(attempts.c.lane_id == sa.bindparam("lane"), attempts.c.slot_until > sa.bindparam("now"))
-_WAITING: Final = sa.select(sa.literal(1)).where(*in_line(State.READY)).limit(sa.bindparam("at_most"))
+_WAITING: Final = (
+    sa.select(sa.literal(1)).where(*in_line(State.READY)).order_by(*IN_ORDER).limit(sa.bindparam("at_most"))
+)
 _STORE: Final = (
     sa.update(lanes)
     .where(lanes.c.id == sa.bindparam("lane"))

@@ -84,7 +84,12 @@ _SHORTEN: Final = (
 _WAITING_STATES: Final = (State.QUEUED, State.PREPARING, State.READY)
 _WAITING: Final = sa.select(
     *(
-        sa.exists().where(tasks.c.batch_id == sa.bindparam("batch"), tasks.c.state == state.value).label(state.value)
+        sa.select(sa.literal_column("1"))
+        .where(tasks.c.batch_id == sa.bindparam("batch"), tasks.c.state == state.value)
+        .order_by(tasks.c.req_key, *IN_ORDER)  # as an index has it: else PostgreSQL may walk the table for the first
+        .limit(1)
+        .scalar_subquery()
+        .label(state.value)
         for state in _WAITING_STATES
     )
 )

@@ -2,7 +2,8 @@
 
 The statements are the same. What differs stands here:
 - Many may write at once, so whoever reads in order to write locks what it reads (`with_for_update` in the queries,
-  which SQLite ignores): the batch, then lanes, then accounts, always in this order.
+  which SQLite ignores): batches, then tasks, lanes, accounts. A claim takes tasks last, and waits for none of them.
+  Two that wait for each other all the same (rests have no order) are parted by the database, and try again.
 - Recorded events of one program share transactions (`groups`); every other change is a transaction of its own, and the
   database puts their commits together.
 - The database's clock decides, as programs on several machines have several clocks.
