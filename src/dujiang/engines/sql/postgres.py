@@ -78,6 +78,7 @@ _COMMITTING: Final = (
 )
 _COMMIT: Final = sa.text(_COMMITTING)
 _COMMIT_AND_TELL: Final = sa.text(f"WITH committing AS ({_COMMITTING}) SELECT pg_notify('{CHANNEL}', :who)")
+_CALL: Final = sa.text("SELECT pg_notify(:channel, :who)")
 _LAST: Final = sa.text(  # waits for a session that is still about to commit, which reading would not
     "INSERT INTO last_commits (place, token, at) VALUES (:place, '', 0)"
     " ON CONFLICT (place) DO UPDATE SET token = last_commits.token RETURNING token"
@@ -275,6 +276,8 @@ class Listener:
     def __init__(self, database: sa.Engine, who: str) -> None:
         self._database = database
         self._who = who
+        self._own_channel = f"{CHANNEL}_{who}"
+        """Where it calls itself back, so that nobody else wakes when it ends."""
         self._changed = threading.Event()
         self._deaf = threading.Event()
         self._deaf.set()
@@ -289,8 +292,11 @@ class Listener:
         return changed
 
     def close(self) -> None:
-        """Stop listening. Blocks for a moment."""
+        """Stop listening. Blocks for a moment, where the database is away."""
         self._closing.set()
+        if not self._deaf.is_set():
+            with suppress(DBAPIError), self._database.begin() as connection:
+                connection.execute(_CALL, {"channel": self._own_channel, "who": self._who})
         self._thread.join()
 
     def _run(self) -> None:
@@ -313,13 +319,14 @@ class Listener:
             if server_pid != connection.info.backend_pid:
                 return DEAF_FOR_S
             connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute(f"LISTEN {self._own_channel}")
             connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._who))
             if not any(heard.payload == self._who for heard in connection.notifies(timeout=HEARD_WITHIN_S)):
                 return DEAF_FOR_S
             self._deaf.clear()
             self._changed.set()  # whatever happened before
             while not self._closing.is_set():
-                for heard in connection.notifies(timeout=0.5):
+                for heard in connection.notifies(timeout=0.5, stop_after=1):
                     if heard.payload != self._who:
                         self._changed.set()
             return 0.0
