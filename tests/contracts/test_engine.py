@@ -33,7 +33,7 @@ from dujiang.domain.pictures import LocalPicture
 from dujiang.domain.rests import RestOrder, RestRule, Subject
 from dujiang.domain.task import Attempt, Outcome, Task
 from dujiang.engines.sql.engine import SqlEngine
-from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading
+from dujiang.engines.sql.queries import TaskFilter, list_tasks, reading, report_rows
 from dujiang.engines.sql.records import Learning, Recording, record_all
 from dujiang.engines.sql.schema import attempts, events, lane_events, tasks
 from dujiang.engines.sql.sqlite import SqliteStore
@@ -1427,6 +1427,27 @@ async def test_a_list_of_many_tasks_with_many_references_is_told(bench: Bench) -
 
     assert len(shown) == 3300
     assert [task["published"] for task in shown[-2:]] == [(0, 10), (1, 10)]
+
+
+async def test_a_list_tells_of_each_task_the_newest_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dujiang.engines.sql.queries.IN_ONE_LIST", 2)
+    await bench.rows(*range(4))
+    first, second, third = await bench.claim(at_most=3)
+    await bench.record(first, life.Accepted("job-1"))
+    await bench.record(second, life.Unanswered("timeout"), life.ResubmitDecided())
+    await bench.record(third, life.Accepted("job-3"))
+    (again,) = await bench.claim(at_most=1)
+    await bench.record(again, life.Accepted("job-2, again"))
+
+    with reading(bench.engine.database) as connection:
+        shown = list_tasks(connection, TaskFilter(batch_id="b"))
+        reported = list(report_rows(connection, "b"))
+
+    told = [(task["attempt"], task["job_id"], task["account"]) for task in shown]
+    account = bench.lane.account
+    assert told == [(1, "job-1", account), (2, "job-2, again", account), (1, "job-3", account), (0, None, None)]
+    assert [task["job_id"] for task in reported] == [task["job_id"] for task in shown]
+    assert [task["key_fingerprint"] for task in reported] == ["f" * 24] * 3 + [None]
 
 
 async def test_a_link_that_was_refused_is_prepared_again_from_the_head_of_the_line(bench: Bench) -> None:

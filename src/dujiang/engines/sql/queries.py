@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter, itemgetter
 from statistics import median
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from dujiang.domain.run_times import percentile_s
 from dujiang.domain.task import SETTLED, Outcome
 from dujiang.engines.sql import postgres
 from dujiang.engines.sql.batches import counts
-from dujiang.engines.sql.rows import IN_ONE_LIST, TASK_ROWS, stored_request
+from dujiang.engines.sql.rows import IN_ONE_LIST, stored_request
 from dujiang.engines.sql.schema import (
     IS_HELD,
     accounts,
@@ -33,22 +34,38 @@ from dujiang.engines.sql.schema import (
 )
 
 PAGE: Final = 50
+_TO_PUBLISH: Final = frozenset({State.QUEUED.value, State.PREPARING.value})
 
-# A task with its newest attempt, and what its batch has to do with why it waits.
-_COLUMNS: Final = {
-    column.key: column
-    for column in (
-        *(tasks.c[name] for name in ("id", "batch_id", "row", "state", "request", "attempt", "req_key", "priority")),
-        *(tasks.c[name] for name in ("position", "name", "created_at", "updated_at", "error_code", "error_message")),
-        *(tasks.c[name] for name in ("cancel_requested", "retry_of", "files")),
-        *(attempts.c[name] for name in ("job_id", "sent_at", "key_fingerprint", "accepted_at", "ended_at")),
-        attempts.c.request_id,
+_OF_TASK: Final = (
+    *("id", "batch_id", "row", "state", "request", "attempt", "req_key", "priority", "position", "name", "created_at"),
+    *("updated_at", "error_code", "error_message", "cancel_requested", "retry_of", "files"),
+)
+_TASKS: Final = sa.select(*(tasks.c[name] for name in _OF_TASK))
+
+
+def _whole(found: sa.Select[Any]) -> sa.Select[Any]:
+    """These tasks, in any order, each with its newest attempt, and what its batch has to do with why it waits.
+
+    They are found first and joined then: PostgreSQL, which plans each page anew, would think about joins of a million
+    rows for longer than the page takes, and may choose one.
+    """
+    these = found.subquery("these")
+    of_attempt = ("job_id", "sent_at", "key_fingerprint", "accepted_at", "ended_at", "request_id")
+    columns = (
+        *these.c,
+        *(attempts.c[name] for name in of_attempt),
         *(batches.c[name] for name in ("paused", "max_images", "images_taken")),
         batches.c.name.label("batch"),
         accounts.c.name.label("account"),
     )
-}
-_SHOWN: Final = TASK_ROWS.with_only_columns(*_COLUMNS.values()).join(batches, batches.c.id == tasks.c.batch_id)
+    newest = sa.and_(attempts.c.task_id == these.c.id, attempts.c.number == these.c.attempt)
+    return (
+        sa.select(*columns)
+        .join_from(these, batches, batches.c.id == these.c.batch_id)
+        .outerjoin(attempts, newest)
+        .outerjoin(lanes, lanes.c.id == attempts.c.lane_id)
+        .outerjoin(accounts, accounts.c.id == lanes.c.account_id)
+    )
 
 
 def _page(rows: sa.Select[Any], *theirs: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -59,11 +76,23 @@ def _page(rows: sa.Select[Any], *theirs: sa.ColumnElement[bool]) -> sa.Select[An
 _IN_BATCH: Final = tasks.c.batch_id == sa.bindparam("batch")
 _IN_STATE: Final = tasks.c.state == sa.bindparam("state")
 _WITH_CODE: Final = tasks.c.error_code == sa.bindparam("code")
-_OF_ALL, _OF_BATCH = _page(_SHOWN), _page(_SHOWN, _IN_BATCH)
-_OF_STATE, _OF_CODE = _page(_SHOWN, _IN_BATCH, _IN_STATE), _page(_SHOWN, _IN_BATCH, _IN_STATE, _WITH_CODE)
+_OF_ALL, _OF_BATCH = _whole(_page(_TASKS)), _whole(_page(_TASKS, _IN_BATCH))
+_OF_STATE = _whole(_page(_TASKS, _IN_BATCH, _IN_STATE))
+_OF_CODE = _whole(_page(_TASKS, _IN_BATCH, _IN_STATE, _WITH_CODE))
 _IDS: Final = sa.select(tasks.c.id)
 _IDS_OF_STATE, _IDS_OF_CODE = _page(_IDS, _IN_BATCH, _IN_STATE), _page(_IDS, _IN_BATCH, _IN_STATE, _WITH_CODE)
-_THESE: Final = _SHOWN.where(tasks.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(tasks.c.id)
+_THESE: Final = _whole(_TASKS.where(tasks.c.id.in_(sa.bindparam("ids", expanding=True))))
+_OF_WHOLE: Final = tuple(_THESE.selected_columns.keys())
+_THIS: Final = _whole(_TASKS.where(tasks.c.id == sa.bindparam("id")))
+_REPORTED: Final = _whole(
+    _TASKS.where(
+        tasks.c.batch_id == sa.bindparam("batch"),
+        tasks.c.newest,
+        sa.tuple_(tasks.c.position, tasks.c.id) > sa.tuple_(sa.bindparam("position"), sa.bindparam("last_id")),
+    )
+    .order_by(tasks.c.position, tasks.c.id)
+    .limit(500)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +118,7 @@ def list_tasks(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, 
         rows = _found(connection, wanted, [asked | place for place in _places(connection, wanted)])
     else:
         rows = connection.execute(_OF_ALL if wanted.batch_id is None else _OF_BATCH, asked).all()
-    return _with_uploads(connection, [_shown(row) for row in rows])
+    return _with_uploads(connection, sorted(map(_shown, rows), key=itemgetter("id")))
 
 
 def _places(connection: sa.Connection, wanted: TaskFilter) -> list[dict[str, str]]:
@@ -118,7 +147,7 @@ def _found(connection: sa.Connection, wanted: TaskFilter, places: Sequence[dict[
 
 def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tasks whose references are not all published say how many are, under `published`."""
-    wanted = [task for task in found if task["state"] in {State.QUEUED.value, State.PREPARING.value}]
+    wanted = [task for task in found if task["state"] in _TO_PUBLISH]
     contents = sorted({content for task in wanted for content in task["contents"]})
     known: set[str] = set()
     for start in range(0, len(contents), IN_ONE_LIST):
@@ -131,7 +160,7 @@ def _with_uploads(connection: sa.Connection, found: list[dict[str, Any]]) -> lis
 
 def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
     """One task with its attempts and its history."""
-    row = connection.execute(_SHOWN.where(tasks.c.id == task_id)).one_or_none()
+    row = connection.execute(_THIS, {"id": task_id}).one_or_none()
     if row is None:
         return None
     happened = connection.execute(sa.select(events).where(events.c.task_id == task_id).order_by(events.c.id))
@@ -147,7 +176,7 @@ def show_task(connection: sa.Connection, task_id: int) -> dict[str, Any] | None:
 
 
 def _shown(row: sa.Row[Any]) -> dict[str, Any]:
-    found = dict(zip(_COLUMNS, row, strict=True))
+    found = dict(zip(_OF_WHOLE, row, strict=True))
     request = stored_request(found["request"])
     references: list[Any] = request["references"]
     return {
@@ -272,14 +301,9 @@ def report_rows(connection: sa.Connection, batch_id: str) -> Iterator[dict[str, 
     """The batch's newest tasks in the order of the file, for manifest and failed.csv; read in pages."""
     position, last_id = -1, -1
     extra = ("key_fingerprint", "accepted_at", "ended_at", "request_id")
-    after = sa.tuple_(tasks.c.position, tasks.c.id) > sa.tuple_(sa.bindparam("position"), sa.bindparam("last_id"))
-    query = (
-        _SHOWN.where(tasks.c.batch_id == batch_id, tasks.c.newest, after)
-        .order_by(tasks.c.position, tasks.c.id)
-        .limit(500)
-    )
     while True:
-        page = connection.execute(query, {"position": position, "last_id": last_id}).all()
+        asked = {"batch": batch_id, "position": position, "last_id": last_id}
+        page = sorted(connection.execute(_REPORTED, asked), key=attrgetter("position", "id"))
         for row in page:
             yield _shown(row) | {name: getattr(row, name) for name in extra}
         if not page:
