@@ -2194,6 +2194,24 @@ async def test_every_question_that_is_asked_often_has_its_index(bench: Bench, wh
         assert not any("TEMP B-TREE" in step for step in steps), "the index gives the order, too"
 
 
+@pytest.mark.parametrize("bench", ["postgres"], indirect=True)
+async def test_known_rows_are_looked_up_one_by_one_in_a_batch_that_statistics_do_not_know(bench: Bench) -> None:
+    await bench.engine.open_batch(a_batch("other"))
+    await bench.engine.enqueue("other", [a_row(number) for number in range(2000)])
+    await bench.engine.analyze()
+    await bench.rows(*range(2000))
+    seen = the_statements(bench)
+
+    await bench.rows(*range(1999, 2099))
+
+    lookups = [(statement, asked) for statement, asked in seen if "unnest" in statement]
+    assert len(lookups) == 2
+    with reading(bench.engine.database) as connection:
+        for statement, asked in lookups:
+            plan = [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", asked)]
+            assert any("Index Cond" in step and ">= given.value" in step for step in plan), plan
+
+
 async def test_times_in_a_history_never_go_back_while_the_clock_does_not(bench: Bench) -> None:
     task = await bench.claimed()
     for event in (life.Accepted("j"), life.Rendered(URLS), life.Saved(())):

@@ -79,6 +79,29 @@ _LOCKED: Final = TASK_ROWS.with_for_update(of=tasks, key_share=True)
 IN_ONE_INSERT: Final = 100  # rows, of 14 values each
 
 
+class _Lookup:
+    """Finds tasks of a batch by many values of a column, of which each is looked up by itself."""
+
+    def __init__(self, column: sa.Column[str], found: Sequence[sa.Column[Any]], *order: sa.Column[Any]) -> None:
+        """`order`: of those with the same value the last one is `found`."""
+        here = sa.select(*found).where(tasks.c.batch_id == sa.bindparam("batch"))
+        # All of them, in order, rather than the last: asked for that, SQLite walks the whole batch.
+        some = column.in_(sa.bindparam("values", expanding=True))
+        self.of_some: Final = here.where(some).order_by(column, *order)
+        # One by one, and as a range in order, which only one index has. Asked for what is equal, PostgreSQL would walk
+        # the whole batch by any of its indexes, as long as its statistics don't know how large the batch has become.
+        given = (
+            sa.func.unnest(sa.bindparam("values", type_=ARRAY(sa.Text))).table_valued("value").render_derived("given")
+        )
+        same = here.where(column.between(given.c.value, given.c.value))
+        last = same.order_by(column.desc(), *(one.desc() for one in order)).limit(1).lateral("last")
+        self.at_once: Final = sa.select(*last.c).join_from(given, last, sa.true())
+
+
+_OF_ROW: Final = _Lookup(tasks.c.row, (tasks.c.id, tasks.c.row, tasks.c.revision, tasks.c.digest), tasks.c.revision)
+_WITH_NAME: Final = _Lookup(tasks.c.name_key, (tasks.c.name_key,))
+
+
 def open_batch(connection: sa.Connection, batch: Batch, now: float) -> Batch:
     """The batch of (out, name), made if it is new; its policy is the one asked for last. Raises `BatchPruned`."""
     place = sa.and_(batches.c.out == batch.out, batches.c.name == batch.name)
@@ -145,25 +168,23 @@ def _own_names(
 ) -> Iterator[tuple[NewTask, str]]:
     """Each row with a name that no other picture of the batch has, on any file system: paid work is not overwritten."""
     keys = [collision_key(name) for _, name in wanted]
-    taken: set[str] = set()
-    for these in _lists(connection, tasks.c.name_key, keys):
-        query = sa.select(tasks.c.name_key).where(tasks.c.batch_id == batch_id, these)
-        taken.update(connection.execute(query).scalars())
+    taken = {row.name_key for row in _looked_up(connection, _WITH_NAME, batch_id, keys)}
     for (row, name), key in zip(wanted, keys, strict=True):
         own = f"{name}-{sha256(row.row.encode()).hexdigest()[:8]}" if key in taken else name
         taken.add(collision_key(own))
         yield row, own
 
 
-def _lists(
-    connection: sa.Connection, column: sa.Column[str], values: Sequence[str]
-) -> Iterator[sa.ColumnElement[bool]]:
-    """Conditions under which the column has one of the values; each is as long as the database likes it."""
+def _looked_up(
+    connection: sa.Connection, lookup: _Lookup, batch_id: str, values: Sequence[str]
+) -> Iterator[sa.Row[Any]]:
+    """What the batch has of these values."""
     if connection.dialect.name == "postgresql":
-        yield column == sa.any_(sa.literal(list(values), ARRAY(sa.Text)))
+        yield from connection.execute(lookup.at_once, {"batch": batch_id, "values": values})
         return
     for start in range(0, len(values), IN_ONE_LIST):
-        yield column.in_(values[start : start + IN_ONE_LIST])
+        page = values[start : start + IN_ONE_LIST]
+        yield from connection.execute(lookup.of_some, {"batch": batch_id, "values": page})
 
 
 def _insert(connection: sa.Connection, values: Sequence[Mapping[str, Any]]) -> None:
@@ -189,16 +210,7 @@ def _insert_rows(count: int) -> tuple[str, Sequence[str]]:
 
 
 def _newest(connection: sa.Connection, batch_id: str, rows: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for these in _lists(connection, tasks.c.row, rows):
-        # Every revision, in order, rather than "the newest": asked for that, SQLite walks the whole batch.
-        query = (
-            sa.select(tasks.c.id, tasks.c.row, tasks.c.revision, tasks.c.digest)
-            .where(tasks.c.batch_id == batch_id, these)
-            .order_by(tasks.c.row, tasks.c.revision)
-        )
-        found.update({row["row"]: dict(row) for row in connection.execute(query).mappings()})
-    return found
+    return {row.row: dict(row._mapping) for row in _looked_up(connection, _OF_ROW, batch_id, rows)}
 
 
 def _supersede(connection: sa.Connection, known: Mapping[str, Any], now: float) -> None:
