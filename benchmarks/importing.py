@@ -98,11 +98,12 @@ class Watch:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """In a thread."""
+        """In a thread; it looks at least once."""
         this = psutil.Process()
-        while not self._over.is_set():
+        is_over = False
+        while not is_over:
             self.seen.append((time.perf_counter(), this.memory_info().rss))
-            self._over.wait(LOOK_EVERY_S)
+            is_over = self._over.wait(LOOK_EVERY_S)
 
     def end(self) -> None:
         """Here it ends."""
